@@ -1,0 +1,44 @@
+# The words of this project. `make` alone prints what each does.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/installed
+PINS   := deploy/constraints.txt
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## make .venv with the node, its workers and the tools, every version pinned
+
+# The build backend comes first and pinned like the rest: pip would otherwise fetch its newest
+# release into a place of its own, where no constraint reaches.
+$(STAMP): pyproject.toml $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@echo "Installing into $(VENV): a few minutes the first time."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint $(PINS) hatchling editables
+	$(BIN)/pip install --quiet --constraint $(PINS) --no-build-isolation --editable '.[dev,train,worker]'
+	@touch $@
+
+demo: install ## take the sample study the whole way; results in out/demo (ARGS="--study DIR" for yours)
+	$(BIN)/dicomnode demo --out out/demo $(ARGS)
+
+test: install ## run every test; those whose servers are missing say so and are skipped
+	$(BIN)/python -m pytest $(ARGS)
+
+check: install ## lint, format, types, layers, unit and property tests: about a minute, no servers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet tests/unit tests/property $(ARGS)
+
+format: install ## rewrite the code as the formatter and the safe fixes of the linter want it
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix

@@ -1,0 +1,1 @@
+"""What the node keeps: files, and the database that knows them."""

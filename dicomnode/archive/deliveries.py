@@ -1,0 +1,184 @@
+"""Deliveries: the results of a job on their way to a destination, one row for each destination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from dicomnode.archive import jobs, journal, tables
+from dicomnode.archive.journal import Kind
+from dicomnode.job import DeliveryState, JobState
+
+_OPEN = (DeliveryState.PENDING, DeliveryState.SENDING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """The results of one job on their way to one destination."""
+
+    id: str
+    job: str
+    destination: str
+    state: DeliveryState
+    reason: str
+    detail: str
+    attempts: int
+    ended_at: float | None
+
+
+def of_job(tx: Connection, job_id: str) -> list[Delivery]:
+    """Every delivery of one job."""
+    columns = tables.delivery.c
+    rows = tx.execute(
+        select(tables.delivery).where(columns.job == job_id).order_by(columns.destination)
+    )
+    return [_delivery(row) for row in rows]
+
+
+def claim(
+    tx: Connection, delivery_id: str, *, owner: str, at: float, lease_s: float
+) -> Delivery | None:
+    """Take up a pending delivery: pending → sending.
+
+    Returns:
+        The delivery, or `None` when it is not pending (any more) or its time has not come.
+    """
+    columns = tables.delivery.c
+    taken = tx.execute(
+        update(tables.delivery)
+        .where(
+            columns.id == delivery_id,
+            columns.state == DeliveryState.PENDING,
+            columns.not_before <= at,
+        )
+        .values(
+            state=DeliveryState.SENDING,
+            attempts=columns.attempts + 1,
+            lease_owner=owner,
+            lease_until=at + lease_s,
+        )
+    )
+    if not taken.rowcount:
+        return None
+    row = tx.execute(select(tables.delivery).where(columns.id == delivery_id)).one()
+    return _delivery(row)
+
+
+def try_again(
+    tx: Connection,
+    delivery: Delivery,
+    *,
+    owner: str,
+    at: float,
+    not_before: float,
+    reason: str,
+    detail: str,
+) -> bool:
+    """Put a delivery off: sending → pending. Nothing is lost, however often."""
+    return _move(
+        tx,
+        delivery,
+        DeliveryState.PENDING,
+        owner=owner,
+        at=at,
+        not_before=not_before,
+        reason=reason,
+        detail=detail,
+    )
+
+
+def confirm(tx: Connection, delivery: Delivery, *, owner: str, at: float) -> bool:
+    """The destination has everything: sending → confirmed; the last one ends the job."""
+    moved = _move(
+        tx, delivery, DeliveryState.CONFIRMED, owner=owner, at=at, ended_at=at, reason="", detail=""
+    )
+    return moved and _settle_job(tx, delivery.job, at=at)
+
+
+def fail(
+    tx: Connection, delivery: Delivery, *, owner: str, at: float, reason: str, detail: str
+) -> bool:
+    """The destination will not have it: sending → failed; the last one ends the job."""
+    moved = _move(
+        tx,
+        delivery,
+        DeliveryState.FAILED,
+        owner=owner,
+        at=at,
+        ended_at=at,
+        reason=reason,
+        detail=detail,
+    )
+    return moved and _settle_job(tx, delivery.job, at=at)
+
+
+def _move(
+    tx: Connection,
+    delivery: Delivery,
+    after: DeliveryState,
+    *,
+    owner: str,
+    at: float,
+    **values: Any,
+) -> bool:
+    columns = tables.delivery.c
+    moved = tx.execute(
+        update(tables.delivery)
+        .where(
+            columns.id == delivery.id,
+            columns.state == DeliveryState.SENDING,
+            columns.lease_owner == owner,
+        )
+        .values(state=after, lease_owner=None, lease_until=None, queued_at=None, **values)
+    )
+    if not moved.rowcount:
+        return False
+    study = tx.scalar(
+        select(tables.job.c.study_instance_uid).where(tables.job.c.id == delivery.job)
+    )
+    journal.write(
+        tx,
+        Kind.DELIVERY_MOVED,
+        at=at,
+        study=study,
+        job=delivery.job,
+        destination=delivery.destination,
+        state=str(after),
+        attempt=delivery.attempts,
+        reason=values.get("reason", ""),
+        detail=values.get("detail", ""),
+    )
+    return True
+
+
+def _settle_job(tx: Connection, job_id: str, *, at: float) -> bool:
+    """End the job once none of its deliveries is open."""
+    every = of_job(tx, job_id)
+    if any(one.state in _OPEN for one in every):
+        return True
+    failed = [one for one in every if one.state is DeliveryState.FAILED]
+    if not failed:
+        return jobs.finish_delivering(tx, job_id, JobState.DELIVERED, at=at)
+    return jobs.finish_delivering(
+        tx,
+        job_id,
+        JobState.FAILED,
+        at=at,
+        reason=failed[0].reason,
+        detail="; ".join(f"{one.destination}: {one.detail}" for one in failed),
+    )
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    return Delivery(
+        id=row.id,
+        job=row.job,
+        destination=row.destination,
+        state=DeliveryState(row.state),
+        reason=row.reason,
+        detail=row.detail,
+        attempts=row.attempts,
+        ended_at=row.ended_at,
+    )

@@ -1,0 +1,358 @@
+"""What was received, as rows: associations, instances, and the studies that they make."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from dicomnode.archive import tables
+from dicomnode.archive.arrival import End, Ended, Opened
+from dicomnode.study import HeaderValue, Instance, Series, Study
+
+RECEIVING = "receiving"
+COMPLETE = "complete"
+
+# Bound parameters in one statement: SQLite allows 32,766, PostgreSQL 65,535.
+_CHUNK = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """An instance with how it came: what the index is told.
+
+    Attributes:
+        association: The association that brought it, or "" when it was found on disk at start.
+        size: Bytes of the file.
+        at: Seconds since the epoch.
+    """
+
+    instance: Instance
+    association: str
+    size: int
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far the receiving of one study has come.
+
+    Attributes:
+        ended_in_order: Whether each association that brought something was released.
+        open_associations: How many of them are not over.
+    """
+
+    study: Study = field(repr=False)
+    last_at: float
+    ended_in_order: bool
+    open_associations: int
+
+
+def open_association(tx: Connection, opened: Opened) -> None:
+    """Record an association that was accepted."""
+    tx.execute(
+        tables.association.insert().values(
+            id=opened.association,
+            peer=opened.peer,
+            calling_ae_title=opened.calling_ae_title,
+            address=opened.address,
+            opened_at=opened.at,
+            stored=0,
+            refused=0,
+        )
+    )
+
+
+def end_association(tx: Connection, ended: Ended) -> set[str]:
+    """Record how an association ended.
+
+    Returns:
+        The studies that it brought instances of.
+    """
+    tx.execute(
+        update(tables.association)
+        .where(tables.association.c.id == ended.association)
+        .values(ended_at=ended.at, end=ended.end, stored=ended.stored, refused=ended.refused)
+    )
+    instance = tables.instance.c
+    return set(
+        tx.scalars(
+            select(instance.study_instance_uid)
+            .where(instance.association == ended.association)
+            .distinct()
+        )
+    )
+
+
+def end_orphans(tx: Connection, *, at: float) -> int:
+    """Close the associations that a receiver which died left open.
+
+    Returns:
+        How many there were.
+    """
+    closed = tx.execute(
+        update(tables.association)
+        .where(tables.association.c.ended_at.is_(None))
+        .values(ended_at=at, end=End.UNKNOWN)
+    )
+    return closed.rowcount
+
+
+def add(tx: Connection, received: Sequence[Received]) -> set[str]:
+    """Index instances; those that are indexed already are passed by.
+
+    Returns:
+        The studies that gained an instance: each is "receiving" (again).
+    """
+    fresh = _fresh(tx, received)
+    by_study: dict[str, list[Received]] = defaultdict(list)
+    for one in fresh:
+        by_study[one.instance.study_instance_uid].append(one)
+    for study_instance_uid, group in by_study.items():
+        _touch_study(tx, study_instance_uid, group)
+    headers = _series_headers(tx, fresh)
+    if fresh:
+        tx.execute(tables.instance.insert(), [_row(one, headers) for one in fresh])
+    return set(by_study)
+
+
+def _fresh(tx: Connection, received: Sequence[Received]) -> list[Received]:
+    by_uid = {one.instance.sop_instance_uid: one for one in received}
+    known = _which_are_known(tx, by_uid.keys())
+    return [one for uid, one in by_uid.items() if uid not in known]
+
+
+def _which_are_known(tx: Connection, uids: Iterable[str]) -> set[str]:
+    known: set[str] = set()
+    column = tables.instance.c.sop_instance_uid
+    wanted = list(uids)
+    for start in range(0, len(wanted), _CHUNK):
+        known.update(tx.scalars(select(column).where(column.in_(wanted[start : start + _CHUNK]))))
+    return known
+
+
+def _touch_study(tx: Connection, study_instance_uid: str, group: Sequence[Received]) -> None:
+    study = tables.study.c
+    first_at, last_at = min(one.at for one in group), max(one.at for one in group)
+    touched = tx.execute(
+        update(tables.study)
+        .where(study.study_instance_uid == study_instance_uid)
+        .values(state=RECEIVING, last_at=last_at)
+    )
+    if not touched.rowcount:
+        tx.execute(
+            tables.study.insert().values(
+                study_instance_uid=study_instance_uid,
+                state=RECEIVING,
+                revision=0,
+                first_at=first_at,
+                last_at=last_at,
+                because="",
+            )
+        )
+
+
+_SeriesKey = tuple[str, str]
+
+
+def _series_headers(
+    tx: Connection, fresh: Sequence[Received]
+) -> dict[_SeriesKey, Mapping[str, HeaderValue]]:
+    """The header that each series keeps, made from its first instance where it is new."""
+    headers: dict[_SeriesKey, Mapping[str, HeaderValue]] = {}
+    for one in fresh:
+        key = (one.instance.study_instance_uid, one.instance.series_instance_uid)
+        if key not in headers:
+            headers[key] = _series_header(tx, key, one.instance.header)
+    return headers
+
+
+def _series_header(
+    tx: Connection, key: _SeriesKey, first: Mapping[str, HeaderValue]
+) -> Mapping[str, HeaderValue]:
+    series = tables.series.c
+    kept: Mapping[str, HeaderValue] | None = tx.scalar(
+        select(series.header).where(
+            series.study_instance_uid == key[0], series.series_instance_uid == key[1]
+        )
+    )
+    if kept is not None:
+        return kept
+    tx.execute(
+        tables.series.insert().values(
+            study_instance_uid=key[0], series_instance_uid=key[1], header=dict(first)
+        )
+    )
+    return first
+
+
+def _row(one: Received, headers: Mapping[_SeriesKey, Mapping[str, HeaderValue]]) -> dict[str, Any]:
+    instance = one.instance
+    base = headers[instance.study_instance_uid, instance.series_instance_uid]
+    return {
+        "sop_instance_uid": instance.sop_instance_uid,
+        "study_instance_uid": instance.study_instance_uid,
+        "series_instance_uid": instance.series_instance_uid,
+        "sop_class_uid": instance.sop_class_uid,
+        "transfer_syntax_uid": instance.transfer_syntax_uid,
+        "digest": instance.digest,
+        "path": instance.path,
+        "size": one.size,
+        "header": _difference(base, instance.header),
+        "association": one.association,
+        "received_at": one.at,
+    }
+
+
+def _difference(
+    base: Mapping[str, HeaderValue], header: Mapping[str, HeaderValue]
+) -> dict[str, Any]:
+    """How `header` differs from `base`: what is other or added, and what is missing."""
+    changed = {k: v for k, v in header.items() if k not in base or base[k] != v}
+    missing = [k for k in base if k not in header]
+    return {"changed": changed, "missing": missing}
+
+
+def _merged(
+    base: Mapping[str, HeaderValue], difference: Mapping[str, Any]
+) -> dict[str, HeaderValue]:
+    missing = set(difference["missing"])
+    changed: Mapping[str, HeaderValue] = difference["changed"]
+    return {**{k: v for k, v in base.items() if k not in missing}, **changed}
+
+
+def study(tx: Connection, study_instance_uid: str) -> Study | None:
+    """The study as it is indexed now, or `None` where nothing of it was received."""
+    row = tx.execute(
+        select(tables.study.c.revision).where(
+            tables.study.c.study_instance_uid == study_instance_uid
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    bases = _bases(tx, study_instance_uid)
+    instances: dict[str, list[Instance]] = defaultdict(list)
+    columns = tables.instance.c
+    for found in tx.execute(
+        select(tables.instance)
+        .where(columns.study_instance_uid == study_instance_uid)
+        .order_by(columns.series_instance_uid, columns.sop_instance_uid)
+    ):
+        instances[found.series_instance_uid].append(_instance(found, bases))
+    return Study(
+        study_instance_uid=study_instance_uid,
+        revision=row.revision,
+        series=tuple(
+            Series(series_instance_uid=uid, instances=tuple(group))
+            for uid, group in instances.items()
+        ),
+    )
+
+
+def _bases(tx: Connection, study_instance_uid: str) -> dict[str, Mapping[str, HeaderValue]]:
+    columns = tables.series.c
+    rows = tx.execute(
+        select(columns.series_instance_uid, columns.header).where(
+            columns.study_instance_uid == study_instance_uid
+        )
+    )
+    return {row.series_instance_uid: row.header for row in rows}
+
+
+def _instance(row: Row[Any], bases: Mapping[str, Mapping[str, HeaderValue]]) -> Instance:
+    return Instance(
+        sop_instance_uid=row.sop_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        series_instance_uid=row.series_instance_uid,
+        study_instance_uid=row.study_instance_uid,
+        digest=row.digest,
+        path=row.path,
+        header=_merged(bases[row.series_instance_uid], row.header),
+    )
+
+
+def paths_of(tx: Connection, sop_instance_uids: Collection[str]) -> dict[str, str]:
+    """SOP Instance UID → path relative to the data folder, for those that are indexed."""
+    columns = tables.instance.c
+    wanted = list(sop_instance_uids)
+    found: dict[str, str] = {}
+    for start in range(0, len(wanted), _CHUNK):
+        rows = tx.execute(
+            select(columns.sop_instance_uid, columns.path).where(
+                columns.sop_instance_uid.in_(wanted[start : start + _CHUNK])
+            )
+        )
+        found.update({row.sop_instance_uid: row.path for row in rows})
+    return found
+
+
+def known_paths(tx: Connection) -> set[str]:
+    """The paths of all indexed instances."""
+    return set(tx.scalars(select(tables.instance.c.path)))
+
+
+def receiving(tx: Connection) -> list[str]:
+    """The studies that are not complete."""
+    columns = tables.study.c
+    return list(tx.scalars(select(columns.study_instance_uid).where(columns.state == RECEIVING)))
+
+
+def progress(tx: Connection, study_instance_uid: str) -> Progress | None:
+    """The evidence for one study's completeness, as it stands now."""
+    found = study(tx, study_instance_uid)
+    if found is None:
+        return None
+    columns = tables.instance.c
+    last_at = tx.scalar(
+        select(func.max(columns.received_at)).where(
+            columns.study_instance_uid == study_instance_uid
+        )
+    )
+    ends = _ends(tx, study_instance_uid)
+    return Progress(
+        study=found,
+        last_at=float(last_at or 0.0),
+        ended_in_order=all(end == End.RELEASED for end in ends),
+        open_associations=sum(end is None for end in ends),
+    )
+
+
+def _ends(tx: Connection, study_instance_uid: str) -> list[str | None]:
+    """How each association that brought instances of the study ended; `None`: it has not.
+
+    What was found on disk at start came by an association that nobody saw end.
+    """
+    instance, association = tables.instance, tables.association
+    rows = tx.execute(
+        select(instance.c.association, association.c.id, association.c.end)
+        .outerjoin(association, association.c.id == instance.c.association)
+        .where(instance.c.study_instance_uid == study_instance_uid)
+        .distinct()
+    )
+    return [row.end if row.id is not None else End.UNKNOWN for row in rows]
+
+
+def complete(
+    tx: Connection, study_instance_uid: str, *, revision: int, because: str, at: float
+) -> bool:
+    """Make the study complete as `revision`.
+
+    Returns:
+        Whether it was still receiving and its last revision is the one before; otherwise nothing
+        changes.
+    """
+    columns = tables.study.c
+    changed = tx.execute(
+        update(tables.study)
+        .where(
+            columns.study_instance_uid == study_instance_uid,
+            columns.state == RECEIVING,
+            columns.revision == revision - 1,
+        )
+        .values(state=COMPLETE, revision=revision, because=because, completed_at=at)
+    )
+    return changed.rowcount == 1

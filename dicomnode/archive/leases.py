@@ -1,0 +1,233 @@
+"""Which rows wait for a worker, and which were left by one that died.
+
+Jobs and deliveries carry the same columns of work. The row is the truth: a message to a worker is
+only a hint, sent again when nobody has taken the row up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, func, or_, select, update
+
+from dicomnode.archive import jobs, journal, tables
+from dicomnode.archive.journal import Kind
+from dicomnode.job import DeliveryState, JobState
+
+
+class Task(StrEnum):
+    """What a worker can be asked to do."""
+
+    PREDICT = "predict"
+    DELIVER = "deliver"
+
+
+_TABLES = {Task.PREDICT: tables.job, Task.DELIVER: tables.delivery}
+# Both kinds of work use the same word for what nobody has taken up.
+_PENDING = "pending"
+
+
+def due(tx: Connection, task: Task, *, at: float, resend_s: float, window: int) -> list[str]:
+    """The ids of the rows to tell a worker of now, the most urgent and oldest first.
+
+    Each is marked, so that it is not returned again before `resend_s` have passed: by then either
+    a worker has taken it up, or the broker has forgotten it.
+
+    Args:
+        window: At most so many may be on their way at once: what waits here keeps its order, what
+            a broker holds does not.
+    """
+    table = _TABLES[task]
+    columns = table.c
+    on_their_way = tx.scalar(
+        select(func.count()).where(columns.state == _PENDING, columns.queued_at > at - resend_s)
+    )
+    waiting = (
+        select(columns.id)
+        .where(*_is_due(task, at=at, resend_s=resend_s))
+        .order_by(*_order(task))
+        .limit(max(0, window - (on_their_way or 0)))
+        .with_for_update(skip_locked=True)
+    )
+    ids = list(tx.scalars(waiting))
+    _mark(tx, table, ids, at=at)
+    return ids
+
+
+def anything_due(tx: Connection, task: Task, *, at: float, resend_s: float) -> bool:
+    """Whether `due` would have something to tell: a look that takes no lock."""
+    column = _TABLES[task].c.id
+    found = tx.scalar(select(column).where(*_is_due(task, at=at, resend_s=resend_s)).limit(1))
+    return found is not None
+
+
+def _is_due(task: Task, *, at: float, resend_s: float) -> list[ColumnElement[bool]]:
+    columns = _TABLES[task].c
+    return [
+        columns.state == _PENDING,
+        columns.not_before <= at,
+        or_(columns.queued_at.is_(None), columns.queued_at <= at - resend_s),
+    ]
+
+
+def _order(task: Task) -> list[ColumnElement[Any]]:
+    columns = _TABLES[task].c
+    oldest: list[ColumnElement[Any]] = [columns.created_at, columns.id]
+    return [columns.urgency, *oldest] if task is Task.PREDICT else oldest
+
+
+def forget_hints(tx: Connection, task: Task, ids: Sequence[str] | None = None) -> None:
+    """Let rows be told of again at once: the broker did not take them, or has just been started.
+
+    Args:
+        ids: Only these; `None` for all that are pending.
+    """
+    table = _TABLES[task]
+    forget = update(table).where(table.c.state == _PENDING).values(queued_at=None)
+    tx.execute(forget if ids is None else forget.where(table.c.id.in_(ids)))
+
+
+def _mark(tx: Connection, table: Table, ids: list[str], *, at: float) -> None:
+    if ids:
+        tx.execute(update(table).where(table.c.id.in_(ids)).values(queued_at=at))
+
+
+def renew(tx: Connection, *, owner: str, at: float, lease_s: float) -> int:
+    """Lengthen every lease of a worker that lives.
+
+    Returns:
+        How many it holds.
+    """
+    held = 0
+    for table in (tables.job, tables.delivery):
+        held += tx.execute(
+            update(table).where(table.c.lease_owner == owner).values(lease_until=at + lease_s)
+        ).rowcount
+    return held
+
+
+def expire(tx: Connection, *, at: float, attempts: int) -> list[str]:
+    """Take back what workers that died were holding; park what has killed too many of them.
+
+    Returns:
+        The ids of the jobs and deliveries that were taken back.
+    """
+    job, delivery = tables.job.c, tables.delivery.c
+    lost_jobs = tx.execute(
+        select(job.id, job.attempts, job.study_instance_uid)
+        .where(job.state == JobState.PREDICTING, job.lease_until < at)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for row in lost_jobs:
+        release(tx, row.id, attempts_left=attempts - row.attempts, at=at)
+    lost_deliveries = tx.scalars(
+        select(delivery.id)
+        .where(delivery.state == DeliveryState.SENDING, delivery.lease_until < at)
+        .with_for_update(skip_locked=True)
+    ).all()
+    if lost_deliveries:
+        tx.execute(
+            update(tables.delivery)
+            .where(delivery.id.in_(lost_deliveries))
+            .values(state=DeliveryState.PENDING, lease_owner=None, lease_until=None, queued_at=None)
+        )
+    return [row.id for row in lost_jobs] + list(lost_deliveries)
+
+
+def release(tx: Connection, job_id: str, *, attempts_left: int, at: float) -> None:
+    """Give back the job of a worker that died while it ran: predicting → pending, or failed."""
+    columns = tables.job.c
+    again = attempts_left > 0
+    state = JobState.PENDING if again else JobState.FAILED
+    detail = (
+        "The worker died while it ran; the job is taken up again."
+        if again
+        else "Each worker that ran this job died. Look for a lack of memory, then retry it."
+    )
+    moved = tx.execute(
+        update(tables.job)
+        .where(columns.id == job_id, columns.state == JobState.PREDICTING)
+        .values(
+            state=state,
+            reason="worker-lost",
+            detail=detail,
+            lease_owner=None,
+            lease_until=None,
+            queued_at=None,
+            ended_at=None if again else at,
+        )
+    )
+    if moved.rowcount:
+        study = tx.scalar(select(columns.study_instance_uid).where(columns.id == job_id))
+        journal.write(
+            tx,
+            Kind.JOB_MOVED,
+            at=at,
+            study=study,
+            job=job_id,
+            state=str(state),
+            reason="worker-lost",
+            detail=detail,
+        )
+
+
+def hand_back(tx: Connection, *, owner: str, at: float) -> list[str]:
+    """Give back all that a worker which ends in order still holds, as if it had not been taken.
+
+    Returns:
+        The ids of the jobs.
+    """
+    job, delivery = tables.job.c, tables.delivery.c
+    held = tx.scalars(
+        select(job.id).where(job.lease_owner == owner, job.state == JobState.PREDICTING)
+    ).all()
+    for job_id in held:
+        jobs.hand_back(tx, job_id, owner=owner, at=at)
+    tx.execute(
+        update(tables.delivery)
+        .where(delivery.lease_owner == owner, delivery.state == DeliveryState.SENDING)
+        .values(state=DeliveryState.PENDING, lease_owner=None, lease_until=None, queued_at=None)
+    )
+    return list(held)
+
+
+def live_slots(tx: Connection, *, since: float) -> int:
+    """How many jobs the workers that were seen since `since` can run at once."""
+    columns = tables.worker.c
+    slots = tx.scalar(
+        select(func.sum(columns.slots)).where(columns.seen_at >= since, columns.stopped.is_(False))
+    )
+    return int(slots or 0)
+
+
+def report_worker(
+    tx: Connection, *, owner: str, device: str, requested: str, slots: int, at: float
+) -> None:
+    """Say that a worker lives, what it runs on, and since when."""
+    columns = tables.worker.c
+    seen = tx.execute(
+        update(tables.worker)
+        .where(columns.id == owner)
+        .values(seen_at=at, device=device, stopped=False)
+    )
+    if not seen.rowcount:
+        tx.execute(
+            tables.worker.insert().values(
+                id=owner,
+                device=device,
+                requested=requested,
+                slots=slots,
+                started_at=at,
+                seen_at=at,
+                stopped=False,
+            )
+        )
+
+
+def report_stopped(tx: Connection, *, owner: str, at: float) -> None:
+    """Say that a worker has ended in order."""
+    tx.execute(
+        update(tables.worker).where(tables.worker.c.id == owner).values(seen_at=at, stopped=True)
+    )

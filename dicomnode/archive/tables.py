@@ -1,0 +1,184 @@
+"""The tables. Times are seconds since the epoch; a missing time is NULL.
+
+An instance is safe once its file is; its row may lag and is made again from the file at start.
+What happened to jobs and deliveries lives here alone.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+_UID = String(64)
+
+association = Table(
+    "association",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("peer", String(64), nullable=False),
+    Column("calling_ae_title", String(16), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("opened_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("end", String(16)),
+    Column("stored", Integer, nullable=False, default=0),
+    Column("refused", Integer, nullable=False, default=0),
+)
+
+study = Table(
+    "study",
+    metadata,
+    Column("study_instance_uid", _UID, primary_key=True),
+    # "receiving" until the evidence says that it is complete, then "complete"; a late instance
+    # makes it "receiving" again. `revision` counts the completions.
+    Column("state", String(16), nullable=False, index=True),
+    Column("revision", Integer, nullable=False),
+    Column("first_at", Float, nullable=False, index=True),
+    Column("last_at", Float, nullable=False),
+    Column("completed_at", Float),
+    Column("because", Text, nullable=False, default=""),
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("study_instance_uid", _UID, ForeignKey("study.study_instance_uid"), primary_key=True),
+    Column("series_instance_uid", _UID, primary_key=True),
+    # The header of the first instance that came; each instance keeps only how it differs.
+    Column("header", JSON, nullable=False),
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("sop_instance_uid", _UID, primary_key=True),
+    Column("study_instance_uid", _UID, ForeignKey("study.study_instance_uid"), nullable=False),
+    Column("series_instance_uid", _UID, nullable=False),
+    Column("sop_class_uid", _UID, nullable=False),
+    Column("transfer_syntax_uid", _UID, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("path", String(128), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("header", JSON, nullable=False),
+    Column("association", String(64), nullable=False),  # "" when found at start
+    Column("received_at", Float, nullable=False),
+    Index("ix_instance_study_series", "study_instance_uid", "series_instance_uid"),
+)
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("study_instance_uid", _UID, ForeignKey("study.study_instance_uid"), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("rule", String(128), primary_key=True),
+    Column("series_instance_uid", _UID, primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("outcome", String(16), nullable=False),  # job | not_applicable | held
+    Column("origin", String(16), nullable=False),
+    Column("clause", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
+
+def _work_columns() -> list[Column[object]]:
+    """What each row that a worker takes up carries: when it may run, and who runs it till when."""
+    return [
+        Column("state", String(16), nullable=False, index=True),
+        Column("reason", String(64), nullable=False, default=""),
+        Column("detail", Text, nullable=False, default=""),
+        Column("attempts", Integer, nullable=False, default=0),
+        Column("not_before", Float, nullable=False, default=0.0),
+        Column("queued_at", Float),
+        Column("lease_owner", String(128)),
+        Column("lease_until", Float),
+        Column("created_at", Float, nullable=False),
+        Column("ended_at", Float),
+    ]
+
+
+job = Table(
+    "job",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("key", String(64), nullable=False),
+    Column("study_instance_uid", _UID, ForeignKey("study.study_instance_uid"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("rule", String(128), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("model_digest", String(64), nullable=False),
+    # input name → {"series": [uid, …], "instances": [uid, …]}: exactly what the key was made of
+    Column("inputs", JSON, nullable=False),
+    Column("send_to", JSON, nullable=False),
+    Column("urgency", Integer, nullable=False),  # 0 is taken first
+    Column("timings", JSON, nullable=False),  # stage → seconds
+    Column("device", String(32), nullable=False, default=""),
+    Column("superseded_by", String(32)),
+    *_work_columns(),
+    Index("ix_job_study", "study_instance_uid"),
+)
+
+result = Table(
+    "result",
+    metadata,
+    Column("job", String(32), ForeignKey("job.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),  # the order in which they are sent
+    Column("kind", String(16), nullable=False),
+    Column("sop_instance_uid", _UID, nullable=False),
+    Column("series_instance_uid", _UID, nullable=False),
+    Column("path", String(256), nullable=False),  # relative to the data folder
+    Column("digest", String(64), nullable=False),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("job", String(32), ForeignKey("job.id"), nullable=False, index=True),
+    Column("destination", String(64), nullable=False),
+    *_work_columns(),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("study_instance_uid", _UID, index=True),
+    Column("association", String(64)),
+    Column("job", String(32)),
+    Column("facts", JSON, nullable=False),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("device", String(32), nullable=False),
+    Column("requested", String(32), nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+    Column("stopped", Boolean, nullable=False, default=False),
+)

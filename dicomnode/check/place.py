@@ -1,0 +1,171 @@
+"""Problems of the place: folders, disk, port, bundles, as they are on this machine now."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dicomnode import bundle, config
+from dicomnode.bundle import Bundle, Input
+from dicomnode.config import Listen, Model, Problem, Reading, did_you_mean, key_path
+from dicomnode.errors import NodeError
+
+_GIB = 1024**3
+#: With less than this much free space a node that is being sent studies soon refuses them.
+MIN_FREE_BYTES = 5 * _GIB
+
+
+def problems(reading: Reading) -> Iterator[Problem]:
+    """Every problem that this machine has with what could be understood."""
+    parts = reading.parts
+    if parts.node is not None:
+        yield from _data_dir(parts.node.data_dir)
+    if parts.database is not None:
+        yield from _sqlite(config.sqlite_file(parts.database.url))
+    if parts.listen is not None:
+        yield from _listen(parts.listen)
+        yield from _who_may_come(parts.listen, any_peer=bool(reading.raw.get("peers")))
+    yield from _bundles_and_routes(reading)
+
+
+def _error(path: str, message: str, code: str) -> Problem:
+    return Problem(level="error", path=path, message=message, code=code)
+
+
+def _warning(path: str, message: str, code: str) -> Problem:
+    return Problem(level="warning", path=path, message=message, code=code)
+
+
+def _data_dir(folder: Path) -> Iterator[Problem]:
+    path = key_path("node", "data_dir")
+    obstacle = _obstacle(folder)
+    if obstacle is not None:
+        yield _error(path, obstacle, "data-dir-not-writable")
+        return
+    free = shutil.disk_usage(_nearest(folder)).free
+    if free < MIN_FREE_BYTES:
+        message = f"Only {free / _GIB:.1f} GiB are free for {folder}. Make room, or choose another."
+        yield _warning(path, message, "disk-nearly-full")
+
+
+def _sqlite(file: Path | None) -> Iterator[Problem]:
+    if file is None:
+        return
+    path = key_path("database", "url")
+    obstacle = _obstacle(file.parent)
+    if obstacle is not None:
+        yield _error(path, obstacle, "database-not-writable")
+    elif file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
+        message = f"{file} cannot be written. Make it a file of the node's user, or move it away."
+        yield _error(path, message, "database-not-writable")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    return next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+
+
+def _obstacle(folder: Path) -> str | None:
+    """What keeps the node from writing in `folder`, which it makes where it is missing."""
+    nearest = _nearest(folder)
+    if not nearest.is_dir():
+        return f"{nearest} is no folder. Choose another path, or move it away."
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"This user cannot write in {nearest}. Give it the right, or choose another path."
+    return None
+
+
+def _listen(listen: Listen) -> Iterator[Problem]:
+    try:
+        _bind(listen)
+    except PermissionError:
+        message = (
+            f"This user may not listen on port {listen.port}. Give the service the capability "
+            "CAP_NET_BIND_SERVICE, or choose a port above 1023."
+        )
+        yield _warning(key_path("listen", "port"), message, "privileged-port")
+    except OSError as error:
+        # In use is no problem: it is the node itself that is being checked.
+        if error.errno != errno.EADDRINUSE:
+            message = f"This machine cannot listen on {listen.host} ({error.strerror})."
+            yield _error(key_path("listen", "host"), message, "address-not-here")
+
+
+def _bind(listen: Listen) -> None:
+    """Take the address for a moment, without listening."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.bind(address)
+
+
+def _who_may_come(listen: Listen, *, any_peer: bool) -> Iterator[Problem]:
+    if listen.accept_unknown_peers:
+        message = "Anyone who reaches the port may send. List your senders below [peers] instead."
+        yield _warning(key_path("listen", "accept_unknown_peers"), message, "open-to-anyone")
+    elif not any_peer:
+        message = "No peer may associate. Add a [peers.NAME] for each sender."
+        yield _warning("peers", message, "no-peer-may-associate")
+
+
+def _bundles_and_routes(reading: Reading) -> Iterator[Problem]:
+    bundles: dict[str, Bundle] = {}
+    for name, model in reading.parts.models.items():
+        yield from _bundle(name, model, bundles)
+    for at, route in config.tables(reading.raw, "routes"):
+        loaded = bundles.get(str(route.get("model")))
+        if loaded is not None:
+            yield from _inputs(route, loaded.manifest.inputs, path=key_path("routes", at))
+    if not reading.raw.get("routes"):
+        message = "There is no route: what is received is kept, and no model runs. Add [[routes]]."
+        yield _warning("routes", message, "no-routes")
+
+
+def _bundle(name: str, model: Model, bundles: dict[str, Bundle]) -> Iterator[Problem]:
+    """The problems of one bundle; it is added to `bundles` where its manifest can be read."""
+    path = key_path("models", name, "bundle")
+    if not model.bundle.is_dir():
+        yield _error(path, f"{model.bundle} is no folder. Name the bundle's.", "bundle-missing")
+        return
+    if model.manifest is not None and not model.manifest.is_file():
+        message = f"{model.manifest} is no file. Name the manifest of the bundle."
+        yield _error(key_path("models", name, "manifest"), message, "manifest-missing")
+        return
+    found: dict[str, str] = {}
+    try:
+        bundles[name] = bundle.load(model.bundle, manifest=model.manifest)
+    except NodeError as error:
+        found[error.reason] = error.detail
+    try:
+        bundle.verify(model.bundle, manifest=model.manifest)
+    except NodeError as error:
+        found.setdefault(error.reason, error.detail)
+    except OSError as error:
+        found["bundle-unreadable"] = f"{error.filename}: {error.strerror}."
+    for reason, detail in found.items():
+        yield _error(path, detail, reason)
+
+
+def _inputs(
+    route: Mapping[str, Any], inputs: Mapping[str, Input], *, path: str
+) -> Iterator[Problem]:
+    """Whether a route, as written, feeds each input of its model."""
+    if "series" in route and len(inputs) > 1:
+        message = f"The model has several inputs. Write inputs.NAME for each: {', '.join(inputs)}."
+        yield _error(f"{path}.series", message, "several-inputs")
+    asked = route.get("inputs")
+    if not isinstance(asked, dict):
+        return
+    for name in asked.keys() - inputs.keys():
+        message = f"The model has no such input. {did_you_mean(name, inputs)}"
+        yield _error(f"{path}.{key_path('inputs', name)}", message, "unknown-input")
+    missing = [name for name in inputs if name not in asked]
+    if missing:
+        message = f"The model also needs {', '.join(missing)}. Say which series that is."
+        yield _error(f"{path}.inputs", message, "missing-input")

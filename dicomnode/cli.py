@@ -1,0 +1,211 @@
+"""The command line: each command calls one function.
+
+Exit codes: 0 all is well; 1 warnings, or something that was asked for did not succeed; 2 the
+configuration or the command line is at fault.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from dicomnode import __version__, bundle, check, config, demo, inquiry, log, render
+from dicomnode.errors import Misconfigured, NodeError
+from dicomnode.network import sender
+from dicomnode.node import Node
+from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
+
+EXIT_FAILED = 1
+
+_GRACE_S = 60.0
+#: The bundles that come with the project.
+MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
+
+app = typer.Typer(
+    help="A DICOM node: receives studies, runs MONAI bundles on them, sends SEG and SR back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="The MONAI bundles of a configuration.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+File = Annotated[Path, typer.Argument(help="The configuration, a TOML file.")]
+FileOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+_DEFAULT_FILE = Path("node.toml")
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line; what the node can name ends in one sentence and an exit code."""
+    try:
+        app()
+    except NodeError as error:
+        _end(error)
+
+
+def _end(error: NodeError) -> NoReturn:
+    problems = getattr(error, "problems", ())
+    _err.print(check.as_text(problems) if problems else f"{error.reason}: {error.detail}", markup=False)
+    sys.exit(EXIT_MISCONFIGURED if isinstance(error, Misconfigured) else EXIT_FAILED)
+
+
+def _show(document: Any, *, as_json: bool, text: Callable[[Any], Any]) -> None:
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        _out.print(text(document))
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    log.configure(level="debug" if verbose else "info")
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument()] = Path()) -> None:
+    """Write a commented starting node.toml."""
+    path = config.write_starter(directory, models_dir=MODELS_DIR)
+    _out.print(f"Wrote {path}. Edit it, then: dicomnode check {path}", markup=False)
+
+
+@app.command("check")
+def check_(
+    file: File,
+    *,
+    live: Annotated[bool, typer.Option("--live", help="Ask the peers and the broker too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find every problem of shape, sense, place and (with --live) peers, in one pass."""
+    problems = check.run(file, live=live)
+    typer.echo(check.as_json(problems) if as_json else check.as_text(problems))
+    raise typer.Exit(check.exit_code(problems))
+
+
+@app.command()
+def up(file: File) -> None:
+    """Run the whole node on one machine: receiver and workers, restarted when they die."""
+    config.load(file)
+    commands = {
+        "serve": [sys.executable, "-m", "dicomnode", "serve", str(file)],
+        "predict": [sys.executable, "-m", "workers", str(file), "--only", "predict"],
+        "deliver": [sys.executable, "-m", "workers", str(file), "--only", "deliver"],
+    }
+    raise typer.Exit(Supervisor(commands, grace_s=_GRACE_S).run())
+
+
+@app.command()
+def serve(file: File) -> None:
+    """Receive, complete and route; the models run in `python -m workers FILE`."""
+    Node(config.load(file)).run()
+
+
+@app.command()
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files or folders.")],
+    to: Annotated[str, typer.Option(help="AET@HOST:PORT")],
+    *,
+    calling: Annotated[str, typer.Option(help="Our AE title.")] = "DICOMNODE",
+) -> None:
+    """Send DICOM files or folders, with progress."""
+    destination = sender.parse_destination(to)
+    files = sender.dicom_files(paths)
+    with render.progress(_err, total=len(files), what="sending") as advance:
+        sent = sender.send(
+            files, to=destination, calling_ae_title=calling, progress=lambda _: advance()
+        )
+    stored = [one for one in sent if sender.outcome(one.status) == "stored"]
+    for one in sent:
+        if one not in stored:
+            _err.print(f"0x{one.status:04X} {one.comment} {one.path}", markup=False)
+    _out.print(f"{len(stored)} of {len(files)} files stored at {to}", markup=False)
+    raise typer.Exit(0 if len(stored) == len(files) else EXIT_FAILED)
+
+
+@app.command("demo")
+def demo_(
+    *,
+    study: Annotated[Path | None, typer.Option(help="A folder with one DICOM study.")] = None,
+    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo-out"),
+    as_json: Json = False,
+) -> None:
+    """Do the main job once, from end to end: a study in, a SEG and an SR back."""
+    with demo.steps(_err, quiet=as_json) as step:
+        document = demo.run(study=study, out=out, models_dir=MODELS_DIR, step=step)
+    _show(document, as_json=as_json, text=render.demo)
+    raise typer.Exit(EXIT_FAILED if demo.failed(document) else 0)
+
+
+@app.command()
+def status(
+    study: Annotated[str | None, typer.Argument(help="A Study Instance UID, or its beginning.")] = None,
+    *,
+    file: FileOption = _DEFAULT_FILE,
+    as_json: Json = False,
+) -> None:
+    """Show the accounting, or one study's timeline."""
+    configuration = config.load(file)
+    if study is None:
+        _show(inquiry.status(configuration, now=time.time()), as_json=as_json, text=render.status)
+    else:
+        _show(inquiry.study(configuration, study), as_json=as_json, text=render.study)
+
+
+@app.command()
+def why(
+    study: Annotated[str, typer.Argument(help="A Study Instance UID, or its beginning.")],
+    *,
+    file: FileOption = _DEFAULT_FILE,
+    as_json: Json = False,
+) -> None:
+    """Say for each rule which clause decided, and what the study had."""
+    _show(inquiry.why(config.load(file), study), as_json=as_json, text=render.why)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+    typer.echo(json.dumps(config.json_schema(), indent=2))
+
+
+@models.command("list")
+def models_list(*, file: FileOption = _DEFAULT_FILE, as_json: Json = False) -> None:
+    """Show each model's name, version, digest and inputs."""
+    _show(inquiry.models(config.load(file)), as_json=as_json, text=render.models)
+
+
+@models.command("check")
+def models_check(*, file: FileOption = _DEFAULT_FILE, as_json: Json = False) -> None:
+    """Compare every file of each bundle with its lock, and read its manifest."""
+    found = inquiry.check_models(config.load(file))
+    _show(found, as_json=as_json, text=render.models_check)
+    raise typer.Exit(0 if all(one["sound"] for one in found) else EXIT_MISCONFIGURED)
+
+
+@models.command("lock")
+def models_lock(
+    bundle_dir: Annotated[Path, typer.Argument(help="The bundle's folder.")],
+    *,
+    manifest: Annotated[Path | None, typer.Option(help="dicom.toml, if elsewhere.")] = None,
+) -> None:
+    """Write bundle.lock: trust the files as they are now."""
+    digest = bundle.write_lock(bundle_dir, manifest=manifest)
+    _out.print(f"{bundle.lock_path(bundle_dir, manifest=manifest)}: {digest}", markup=False)
+
+

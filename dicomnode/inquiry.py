@@ -1,0 +1,217 @@
+"""What an administrator asks: how the node stands, what became of a study, and why.
+
+Each answer is a plain document: what `--json` prints is what the text is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from dicomnode import bundle, node, routing
+from dicomnode.archive import accounts, decisions, deliveries, jobs, journal
+from dicomnode.archive.database import Database
+from dicomnode.archive.jobs import Job
+from dicomnode.archive.journal import Entry, Kind
+from dicomnode.config import Configuration
+from dicomnode.errors import Misconfigured, NodeError
+from dicomnode.job import JobState
+
+Document = dict[str, Any]
+
+# A worker renews its leases three times in their length; one that missed that is not counted.
+_LIST_LENGTH = 20
+
+
+def status(configuration: Configuration, *, now: float) -> Document:
+    """The accounting, the workers and their devices, the studies and refusals of late."""
+    with _read(configuration) as tx:
+        alive = now - configuration.worker.lease_s
+        return {
+            "node": {
+                "ae_title": configuration.node.ae_title,
+                "listening_on": node.listening(configuration.node.data_dir),
+            },
+            "account": asdict(accounts.account(tx)),
+            "workers": [asdict(one) for one in accounts.workers(tx, since=alive)],
+            "studies": [asdict(one) for one in accounts.studies(tx, limit=_LIST_LENGTH)],
+            "refused": [_refusal(one) for one in journal.refusals(tx, limit=_LIST_LENGTH)],
+        }
+
+
+def study(configuration: Configuration, beginning: str) -> Document:
+    """One study's outcome, its jobs and their results, and its timeline.
+
+    Args:
+        beginning: The Study Instance UID, or as much of it as tells it from the others.
+    """
+    with _read(configuration) as tx:
+        uid = _find(tx, beginning)
+        line = accounts.study(tx, uid)
+        entries = journal.of_study(tx, uid)
+        return {
+            "study": uid,
+            "outcome": str(line.outcome) if line else "",
+            "revision": line.revision if line else 0,
+            "instances": line.instances if line else 0,
+            "jobs": outcomes(tx, uid, data_dir=configuration.node.data_dir),
+            "timeline": [_line(entry) for entry in entries],
+        }
+
+
+def why(configuration: Configuration, beginning: str) -> Document:
+    """For each rule and each series of a study, the clause that decided."""
+    with _read(configuration) as tx:
+        uid = _find(tx, beginning)
+        return {
+            "study": uid,
+            "decisions": [
+                asdict(one) | {"explanation": routing.explain(one)}
+                for one in decisions.newest(tx, uid)
+            ],
+        }
+
+
+def outcomes(tx: Connection, study_instance_uid: str, *, data_dir: Path) -> list[Document]:
+    """How each rule ended for each series: by a job, or by the clause that said no."""
+    made = decisions.newest(tx, study_instance_uid)
+    every = [
+        one for one in jobs.of_study(tx, study_instance_uid) if one.state is not JobState.SUPERSEDED
+    ]
+    entries = journal.of_study(tx, study_instance_uid)
+    by_job = [_job_outcome(tx, one, entries, data_dir=data_dir) for one in every]
+    by_clause = [
+        {
+            "route": one.rule,
+            "series": one.series_instance_uid,
+            "state": one.outcome,
+            "reason": one.detail,
+            "results": [],
+            "timings_s": {},
+        }
+        for one in made
+        if one.outcome != routing.Outcome.JOB
+    ]
+    return by_job + by_clause
+
+
+def _job_outcome(
+    tx: Connection, job: Job, entries: Sequence[Entry], *, data_dir: Path
+) -> Document:
+    series = [uid for one in job.inputs.values() for uid in one.series]
+    return {
+        "route": job.rule,
+        "series": series[0] if len(series) == 1 else series,
+        "state": str(job.state),
+        "reason": f"{job.reason}: {job.detail}" if job.reason else "",
+        "results": [
+            {
+                "kind": one.kind,
+                "path": str(data_dir / one.path),
+                "sop_instance_uid": one.sop_instance_uid,
+            }
+            for one in jobs.results(tx, job.id)
+        ],
+        "timings_s": _timings(tx, job, entries),
+        "job": job.id,
+        "model": job.model,
+        "device": job.device,
+        "deliveries": [
+            {
+                "destination": one.destination,
+                "state": str(one.state),
+                "attempts": one.attempts,
+                "reason": f"{one.reason}: {one.detail}" if one.reason else "",
+            }
+            for one in deliveries.of_job(tx, job.id)
+        ],
+    }
+
+
+def _timings(tx: Connection, job: Job, entries: Sequence[Entry]) -> dict[str, float]:
+    """Seconds for each stage of a job's way, from the study's first instance to the end."""
+    moved = {
+        entry.facts.get("state"): entry.at
+        for entry in entries
+        if entry.kind == Kind.JOB_MOVED and entry.job == job.id
+    }
+    line = accounts.study(tx, job.study_instance_uid)
+    began, predicted = moved.get(JobState.PREDICTING), moved.get(JobState.DELIVERING)
+    times: dict[str, float | None] = {
+        "receive": line and line.last_at - line.first_at,
+        "complete": line and job.created_at - line.last_at,
+        "queue": began and began - job.created_at,
+        **job.timings,
+        "deliver": predicted and job.ended_at and job.ended_at - predicted,
+        "total": line and job.ended_at and job.ended_at - line.first_at,
+    }
+    return {
+        stage: round(max(0.0, seconds), 3) for stage, seconds in times.items() if seconds is not None
+    }
+
+
+def _line(entry: Entry) -> Document:
+    return {"at": entry.at, "what": entry.kind, "job": entry.job} | {"facts": entry.facts}
+
+
+def _refusal(entry: Entry) -> Document:
+    return {"at": entry.at} | entry.facts
+
+
+def _read(configuration: Configuration) -> Any:
+    database = Database(configuration.database.url)
+    database.migrate()
+    return database.read()
+
+
+def _find(tx: Connection, beginning: str) -> str:
+    found = accounts.matching(tx, beginning)
+    if len(found) == 1 or beginning in found:
+        return beginning if beginning in found else found[0]
+    if found:
+        raise Misconfigured(
+            "ambiguous-study", f"{len(found)} studies begin with {beginning}: give more of the UID."
+        )
+    raise Misconfigured(
+        "unknown-study",
+        f"No instance of a study {beginning} is indexed. `dicomnode status` lists the studies, and"
+        " what was refused.",
+    )
+
+
+def models(configuration: Configuration) -> list[Document]:
+    """The bundles of a configuration: what each is, and exactly which."""
+    found = []
+    for name, model in configuration.models.items():
+        loaded = bundle.load(model.bundle, manifest=model.manifest)
+        found.append(
+            {
+                "name": name,
+                "title": loaded.manifest.name,
+                "version": loaded.version,
+                "digest": loaded.digest,
+                "inputs": {key: one.modality for key, one in loaded.manifest.inputs.items()},
+                "outputs": {key: one.kind for key, one in loaded.manifest.outputs.items()},
+                "intended_use": loaded.manifest.intended_use,
+                "bundle": str(model.bundle),
+            }
+        )
+    return found
+
+
+def check_models(configuration: Configuration) -> list[Document]:
+    """Each bundle with what is wrong with it, if anything."""
+    found = []
+    for name, model in configuration.models.items():
+        try:
+            bundle.load(model.bundle, manifest=model.manifest)
+            digest = bundle.verify(model.bundle, manifest=model.manifest)
+        except NodeError as error:
+            found.append({"name": name, "sound": False, "detail": str(error)})
+        else:
+            found.append({"name": name, "sound": True, "detail": f"sha256 {digest}"})
+    return found

@@ -1,0 +1,338 @@
+"""The loop between receiving and working: new instances → complete studies → routed jobs.
+
+The receiver reports what happened; nothing here stands between a sender and its answer. What was
+reported and not yet written when the process dies is found again on disk at the next start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from dicomnode import completeness, log, routing
+from dicomnode.archive import decisions, header, index, jobs, journal
+from dicomnode.archive.arrival import Arrival, Ended, Opened, Stored, TurnedAway
+from dicomnode.archive.database import Database
+from dicomnode.archive.files import FileStore
+from dicomnode.archive.journal import Kind
+from dicomnode.errors import NodeError, RetryLater
+from dicomnode.study import Instance, Study
+
+_log = log.get(__name__)
+
+_BATCH = 500
+_TICK_S = 0.05
+_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a study is waited for (seconds).
+
+    Attributes:
+        settle_s: After the last association ended in order and left every series gap-free.
+        quiet_s: Otherwise, without a new instance.
+    """
+
+    settle_s: float
+    quiet_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    instance: Instance
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unreadable:
+    detail: str
+
+
+class Intake:
+    """Indexes what is received, and routes each study once it is complete."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: FileStore,
+        rules: Sequence[routing.Rule],
+        *,
+        patience: Patience,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._rules = tuple(rules)
+        self._patience = patience
+        self._clock = clock
+        self._reported: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+        self._backlog: list[Arrival] = []
+        self._due: dict[str, float] = {}
+
+    def report(self, arrival: Arrival) -> None:
+        """Take note of what the receiver saw. Returns at once; any thread may call it."""
+        self._reported.put(arrival)
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set, then write down what was reported before."""
+        while not stop.is_set():
+            stop.wait(self._step())
+        self._step()
+
+    def _step(self) -> float:
+        """Do what can be done now; returns how long to wait before the next step."""
+        try:
+            self.index_reported()
+            self.complete_due()
+        except RetryLater as error:
+            _log.warning("intake waits", reason=error.reason, detail=error.detail)
+            return _RETRY_S
+        return _TICK_S if self._reported.empty() else 0.0
+
+    def reconcile(self) -> None:
+        """Bring rows and files together after a start: nothing that was acknowledged is missing.
+
+        Files without rows are indexed; rows without files are reported; associations that an
+        earlier life left open are closed as unknown; studies that were being received go on.
+        """
+        at = self._clock()
+        with self._database.write() as tx:
+            index.end_orphans(tx, at=at)
+            known = index.known_paths(tx)
+        on_disk = set(self._store.walk())
+        found = sorted(on_disk - known)
+        for start in range(0, len(found), _BATCH):
+            self._index_found(found[start : start + _BATCH], at=at)
+        self._report_missing(sorted(known - on_disk), at=at)
+        with self._database.read() as tx:
+            for study_instance_uid in index.receiving(tx):
+                self._due[study_instance_uid] = at
+
+    def _index_found(self, paths: Sequence[str], *, at: float) -> None:
+        found = [Stored(association="", path=path, at=at) for path in paths]
+        contents = {path: self._read(path) for path in paths}
+        with self._database.write() as tx:
+            for study in self._index(tx, found, contents):
+                journal.write(tx, Kind.FOUND_AT_START, at=at, study=study)
+        _log.info("found at start", count=len(paths))
+
+    def _report_missing(self, paths: Sequence[str], *, at: float) -> None:
+        if not paths:
+            return
+        with self._database.write() as tx:
+            for path in paths:
+                journal.write(tx, Kind.FILE_MISSING, at=at, path=path)
+        _log.error("files missing", count=len(paths), path=paths[0])
+
+    def index_reported(self) -> None:
+        """Write down what was reported since the last call, in one transaction."""
+        while len(self._backlog) < _BATCH and not self._reported.empty():
+            self._backlog.append(self._reported.get())
+        if not self._backlog:
+            return
+        # Files are read before the transaction: nobody waits for our disk with the lock held.
+        stored = [one.path for one in self._backlog if isinstance(one, Stored)]
+        contents = {path: self._read(path) for path in stored}
+        with self._database.write() as tx:
+            touched = self._index(tx, self._backlog, contents)
+        self._backlog.clear()
+        now = self._clock()
+        for study_instance_uid in touched:
+            self._due[study_instance_uid] = now
+
+    def _index(
+        self,
+        tx: Connection,
+        arrivals: Sequence[Arrival],
+        contents: Mapping[str, _Content | _Unreadable],
+    ) -> set[str]:
+        touched: set[str] = set()
+        waiting: list[index.Received] = []
+        for arrival in arrivals:
+            if isinstance(arrival, Stored):
+                waiting += _received(tx, arrival, contents[arrival.path])
+                continue
+            touched |= index.add(tx, waiting)
+            waiting.clear()
+            touched |= _record(tx, arrival)
+        return touched | index.add(tx, waiting)
+
+    def _read(self, path: str) -> _Content | _Unreadable:
+        file = self._store.absolute(path)
+        try:
+            identity, transfer_syntax_uid, values = header.index_header(file)
+            digest, size = _digest(file)
+        except NodeError as error:
+            return _Unreadable(detail=error.detail)
+        except OSError as error:
+            return _Unreadable(detail=str(error.strerror))
+        instance = Instance(
+            sop_instance_uid=identity.sop_instance_uid,
+            sop_class_uid=identity.sop_class_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+            series_instance_uid=identity.series_instance_uid,
+            study_instance_uid=identity.study_instance_uid,
+            digest=digest,
+            path=path,
+            header=values,
+        )
+        return _Content(instance=instance, size=size)
+
+    def complete_due(self) -> None:
+        """Complete and route each study whose time has come."""
+        now = self._clock()
+        for study_instance_uid in [uid for uid, at in self._due.items() if at <= now]:
+            with self._database.write() as tx:
+                wait_until = self._complete(tx, study_instance_uid, now=now)
+            if wait_until is None:
+                del self._due[study_instance_uid]
+            else:
+                self._due[study_instance_uid] = wait_until
+
+    def _complete(self, tx: Connection, study_instance_uid: str, *, now: float) -> float | None:
+        """Complete a study, or say until when it is waited for."""
+        progress = index.progress(tx, study_instance_uid)
+        if progress is None:
+            return None
+        release = completeness.release_at(
+            progress.study,
+            completeness.Evidence(
+                last_received=progress.last_at,
+                ended_in_order=progress.ended_in_order,
+                open_associations=progress.open_associations,
+            ),
+            settle_s=self._patience.settle_s,
+            quiet_s=self._patience.quiet_s,
+        )
+        if release.at > now:
+            return release.at
+        study = Study(
+            study_instance_uid=study_instance_uid,
+            revision=progress.study.revision + 1,
+            series=progress.study.series,
+        )
+        if index.complete(
+            tx, study_instance_uid, revision=study.revision, because=release.because, at=now
+        ):
+            self._route(tx, study, because=release.because, at=now)
+        return None
+
+    def _route(self, tx: Connection, study: Study, *, because: str, at: float) -> None:
+        uid = study.study_instance_uid
+        journal.write(
+            tx, Kind.STUDY_COMPLETE, at=at, study=uid, revision=study.revision, because=because
+        )
+        routed = routing.route(study, self._rules)
+        decisions.record(tx, uid, [_recorded(study, one) for one in routed.decisions])
+        wanted = [_new_job(study, one) for one in routed.jobs]
+        for job in wanted:
+            jobs.create(tx, job, at=at)
+        jobs.supersede_unwanted(tx, uid, wanted=[job.id for job in wanted], at=at)
+        _log.info("study complete", study=uid, revision=study.revision, count=len(wanted))
+
+
+def _received(
+    tx: Connection, stored: Stored, content: _Content | _Unreadable
+) -> list[index.Received]:
+    """What the index is told of a stored file: nothing of one that cannot be read any more."""
+    if isinstance(content, _Unreadable):
+        journal.write(tx, Kind.UNREADABLE, at=stored.at, path=stored.path, detail=content.detail)
+        _log.error("stored file unreadable", path=stored.path, detail=content.detail)
+        return []
+    received = index.Received(
+        instance=content.instance,
+        association=stored.association,
+        size=content.size,
+        at=stored.at,
+    )
+    return [received]
+
+
+def _record(tx: Connection, arrival: Opened | TurnedAway | Ended) -> set[str]:
+    """Write down what is no instance; returns the studies whose evidence it changes."""
+    if isinstance(arrival, Opened):
+        index.open_association(tx, arrival)
+        journal.write(
+            tx,
+            Kind.ASSOCIATION_OPENED,
+            at=arrival.at,
+            association=arrival.association,
+            peer=arrival.peer,
+            calling_ae_title=arrival.calling_ae_title,
+            address=arrival.address,
+        )
+        return set()
+    if isinstance(arrival, TurnedAway):
+        journal.write(
+            tx,
+            Kind.TURNED_AWAY,
+            at=arrival.at,
+            study=arrival.study_instance_uid,
+            association=arrival.association,
+            peer=arrival.peer,
+            reason=arrival.reason,
+            detail=arrival.detail,
+            status=f"0x{arrival.status:04X}",
+            sop_instance=arrival.sop_instance_uid,
+        )
+        return set()
+    journal.write(
+        tx,
+        Kind.ASSOCIATION_ENDED,
+        at=arrival.at,
+        association=arrival.association,
+        end=str(arrival.end),
+        stored=arrival.stored,
+        refused=arrival.refused,
+    )
+    return index.end_association(tx, arrival)
+
+
+def _digest(file: Path) -> tuple[str, int]:
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256")
+        return digest.hexdigest(), content.tell()
+
+
+def _recorded(study: Study, decision: routing.Decision) -> decisions.Recorded:
+    return decisions.Recorded(
+        revision=study.revision,
+        rule=decision.rule,
+        series_instance_uid=decision.series_instance_uid,
+        model=decision.model,
+        outcome=decision.outcome,
+        origin=decision.origin,
+        clause=decision.clause,
+        value=decision.value,
+        detail=decision.detail,
+    )
+
+
+def _new_job(study: Study, routed: routing.NewJob) -> jobs.NewJob:
+    instances = {
+        one.series_instance_uid: tuple(i.sop_instance_uid for i in one.instances)
+        for one in study.series
+    }
+    return jobs.NewJob(
+        key=routed.key,
+        study_instance_uid=study.study_instance_uid,
+        revision=study.revision,
+        rule=routed.rule,
+        model=routed.model,
+        model_digest=routed.model_digest,
+        inputs={
+            name: jobs.JobInput(
+                series=series, instances=tuple(uid for one in series for uid in instances[one])
+            )
+            for name, series in routed.inputs.items()
+        },
+        send_to=routed.send_to,
+        priority=routed.priority,
+    )

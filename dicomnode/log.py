@@ -1,0 +1,75 @@
+"""Logs on standard error: an event word and facts, and nothing that names a patient.
+
+A log leaves the hospital long before an image does. The keys that may be logged are a list; any
+other raises in tests (`strict`) and is dropped in production.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+ALLOWED_KEYS = frozenset(
+    {
+        "event", "level", "timestamp", "module", "exc_info", "exception",
+        "address", "ae_title", "aet_called", "aet_calling", "association", "attempt", "attempts",
+        "broker", "bundle", "bytes", "chosen", "count", "database", "delay_s", "destination",
+        "detail", "device", "digest", "error", "exit_code", "files", "host", "instances", "job",
+        "kind", "limit_s", "model", "node", "outcome", "owner", "path", "peer", "pid", "port",
+        "process", "reason", "removed", "requested", "restarts", "revision", "rule", "seconds",
+        "series", "signal", "slots", "sop_class", "sop_instance", "stage", "state", "status",
+        "study", "task", "transfer_syntax", "version", "worker",
+    }
+)  # fmt: skip
+
+
+class _AllowList:
+    """Drops, or with `strict` refuses, every key that is not in `ALLOWED_KEYS`."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+
+    def __call__(
+        self, _logger: Any, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        unknown = sorted(event.keys() - ALLOWED_KEYS)
+        if unknown and self._strict:
+            raise KeyError(f"not in dicomnode.log.ALLOWED_KEYS: {', '.join(unknown)}")
+        for key in unknown:
+            del event[key]
+        return event
+
+
+def configure(*, level: str = "info", as_json: bool | None = None, strict: bool = False) -> None:
+    """Send logs to standard error: as JSON lines, or in colour where it is a terminal."""
+    if as_json is None:
+        as_json = not sys.stderr.isatty()
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _AllowList(strict=strict),
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # Libraries speak through `logging`: only what they think is wrong is of interest here.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+def get(name: str) -> Any:
+    """The logger of one module."""
+    return structlog.get_logger(module=name)

@@ -1,0 +1,1 @@
+"""DICOM on the wire: associations, the acceptor, storage, the sender."""

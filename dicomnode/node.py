@@ -1,0 +1,132 @@
+"""The receiving side as one process: built from the configuration, top-down; runs until a signal."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import IO
+
+from dicomnode import bundle, log, routing
+from dicomnode.archive.database import Database
+from dicomnode.archive.files import FileStore
+from dicomnode.config import Configuration
+from dicomnode.errors import Misconfigured
+from dicomnode.intake import Intake, Patience
+from dicomnode.network.acceptor import Acceptor
+
+_log = log.get(__name__)
+
+LISTENING_NAME = "listening.json"
+_LOCK_NAME = "serve.lock"
+
+
+class Node:
+    """Receives, indexes, completes and routes. `start`, then `stop`; or `run` for both."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        data_dir = configuration.node.data_dir
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._only_one = _claim(data_dir)
+        self._listening = data_dir / LISTENING_NAME
+        self._store = FileStore(data_dir)
+        self._database = Database(configuration.database.url)
+        self._intake = Intake(
+            self._database,
+            self._store,
+            _rules(configuration),
+            patience=Patience(
+                settle_s=configuration.complete.settle_s, quiet_s=configuration.complete.quiet_s
+            ),
+            clock=time.time,
+        )
+        self._acceptor = Acceptor(
+            listen=configuration.listen,
+            node_ae_title=configuration.node.ae_title,
+            peers=configuration.peers,
+            store=self._store,
+            report=self._intake.report,
+            clock=time.time,
+            new_association_id=lambda: uuid.uuid4().hex,
+        )
+        self._stop_intake = threading.Event()
+        self._intake_thread = threading.Thread(
+            target=self._intake.run, args=[self._stop_intake], name="intake"
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also where the configuration says 0."""
+        return self._acceptor.port
+
+    def start(self) -> None:
+        """Mend what an earlier life left, then listen."""
+        self._database.migrate()
+        removed = self._store.remove_partial()
+        self._intake.reconcile()
+        self._intake_thread.start()
+        self._acceptor.start()
+        self._announce()
+        _log.info("listening", port=self.port, ae_title=self._configuration.node.ae_title, removed=removed)
+
+    def stop(self) -> None:
+        """End associations, write down what they brought, close."""
+        self._listening.unlink(missing_ok=True)
+        self._acceptor.stop()
+        self._stop_intake.set()
+        self._intake_thread.join()
+        self._database.close()
+        self._only_one.close()
+        _log.info("stopped")
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        end = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: end.set())
+        self.start()
+        end.wait()
+        self.stop()
+
+    def _announce(self) -> None:
+        """Leave a note of where we listen: for `status`, and for whoever asked for port 0."""
+        draft = self._listening.with_suffix(".part")
+        draft.write_text(json.dumps({"pid": os.getpid(), "port": self.port}))
+        draft.rename(self._listening)
+
+
+def listening(data_dir: Path) -> int | None:
+    """The port that a node with this data folder listens on, or `None` when none does."""
+    try:
+        note = json.loads((data_dir / LISTENING_NAME).read_text())
+        os.kill(int(note["pid"]), 0)
+    except (OSError, ValueError):
+        return None
+    return int(note["port"])
+
+
+def _claim(data_dir: Path) -> IO[str]:
+    """Make sure that no second receiver works on the same folder."""
+    lock = (data_dir / _LOCK_NAME).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise Misconfigured(
+            "already-running", f"Another node works on {data_dir}. Stop it, or set node.data_dir."
+        ) from error
+    return lock
+
+
+def _rules(configuration: Configuration) -> tuple[routing.Rule, ...]:
+    bundles = {
+        name: bundle.load(model.bundle, manifest=model.manifest)
+        for name, model in configuration.models.items()
+    }
+    return routing.rules(configuration, bundles)

@@ -1,0 +1,138 @@
+"""A label map as a DICOM Segmentation (PS3.3 A.51): BINARY, on the exact grid of its source.
+
+Every frame of the source has a frame for each segment, empty ones included, and names it as its
+source. So a viewer can lay one on the other without calculating anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
+from dicomnode import uid
+from dicomnode.prediction import LabelMap
+from dicomnode.results import common
+from dicomnode.results.common import Numbered, Run
+from dicomnode.volume import SliceSource
+
+CONTENT_LABEL = "SEGMENTATION"  # a CS
+
+# The stand-ins that highdicom sees are numbered: its references are turned into the real ones after.
+_STAND_IN = "2.25."
+
+
+def build(run: Run, answer: LabelMap) -> Dataset:
+    """Make the SEG of one output."""
+    with_numbers = common.lookup(run.bundle, answer.output)[answer.array]
+    dataset = hd.seg.Segmentation(
+        source_images=[_stand_in(run, index) for index in range(len(with_numbers))],
+        pixel_array=with_numbers,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            _description(run, answer.output, item)
+            for item in common.numbered(run.bundle, answer.output)
+        ],
+        series_instance_uid=common.series_uid(run.key, "seg", answer.output),
+        series_number=common.SERIES_NUMBER["seg"],
+        sop_instance_uid=common.instance_uid(run.key, "seg", answer.output),
+        instance_number=1,
+        manufacturer=common.NODE,
+        manufacturer_model_name=common.NODE,
+        software_versions=run.bundle.version,
+        device_serial_number=common.NODE,
+        content_label=CONTENT_LABEL,
+        content_description=run.bundle.manifest.name,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        omit_empty_frames=False,
+    )
+    _refer(dataset, run.prediction.volume.sources, series=run.header.SeriesInstanceUID)
+    _name_dimensions(dataset, uid.derived(run.key, "seg", answer.output, "dimensions"))
+    common.complete(dataset, run, kind="seg")
+    return dataset
+
+
+def _stand_in(run: Run, index: int) -> Dataset:
+    """One slice of the volume as the single-frame image that highdicom takes for a source."""
+    volume = run.prediction.volume
+    dataset = common.blank(MRImageStorage, f"{_STAND_IN}{index + 1}", run=run)
+    dataset.Modality = volume.modality
+    dataset.FrameOfReferenceUID = volume.frame_of_reference_uid
+    dataset.PositionReferenceIndicator = run.header.get("PositionReferenceIndicator")
+    _, dataset.Rows, dataset.Columns = volume.array.shape
+    dataset.ImageOrientationPatient = [common.decimal(v) for v in volume.orientation]
+    dataset.ImagePositionPatient = [common.decimal(v) for v in volume.sources[index].position]
+    dataset.PixelSpacing = [common.decimal(v) for v in volume.pixel_spacing]
+    dataset.SliceThickness = run.header.get("SliceThickness")
+    dataset.SpacingBetweenSlices = common.decimal(volume.spacing[0])
+    return dataset
+
+
+def _description(run: Run, output: str, item: Numbered) -> Dataset:
+    """An item of the Segment Sequence (PS3.3 C.8.20.4)."""
+    segment, manifest = item.segment, run.bundle.manifest
+    region = segment.anatomic_region
+    description = hd.seg.SegmentDescription(
+        segment_number=item.number,
+        segment_label=segment.name,
+        segmented_property_category=_concept(segment.category),
+        segmented_property_type=_concept(segment.type),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=manifest.name,
+            family=_concept(manifest.family),
+            version=run.bundle.algorithm_version,
+            source=manifest.manufacturer,
+        ),
+        tracking_id=segment.name,
+        tracking_uid=common.tracking_uid(run.key, output, segment.label),
+        anatomic_regions=[_concept(region)] if region else None,
+        display_color=hd.color.CIELabColor.from_string(segment.color),
+    )
+    modifiers = [code for code in (segment.type_modifier, segment.laterality) if code]
+    if modifiers:
+        property_type = description.SegmentedPropertyTypeCodeSequence[0]
+        property_type.SegmentedPropertyTypeModifierCodeSequence = [
+            common.code_item(code) for code in modifiers
+        ]
+    return description
+
+
+def _concept(code: Any) -> hd.sr.CodedConcept:
+    return hd.sr.CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def _refer(dataset: Dataset, sources: tuple[SliceSource, ...], *, series: str) -> None:
+    """Make every reference to a stand-in one to the frame that it stands for."""
+    items = {
+        id(item): item
+        for frame in dataset.PerFrameFunctionalGroupsSequence
+        for derivation in frame.DerivationImageSequence
+        for item in derivation.SourceImageSequence
+    }
+    for item in items.values():  # highdicom shares one item among the segments of a slice
+        number = int(item.ReferencedSOPInstanceUID.removeprefix(_STAND_IN))
+        _point_at(item, sources[number - 1])
+        if sources[number - 1].is_multiframe:
+            item.ReferencedFrameNumber = sources[number - 1].frame_number
+    instances = {source.sop_instance_uid: source for source in sources}
+    dataset.SourceImageSequence = [_point_at(Dataset(), s) for s in instances.values()]
+    of_series = Dataset()
+    of_series.SeriesInstanceUID = series
+    of_series.ReferencedInstanceSequence = [_point_at(Dataset(), s) for s in instances.values()]
+    dataset.ReferencedSeriesSequence = [of_series]
+
+
+def _point_at(item: Dataset, source: SliceSource) -> Dataset:
+    item.ReferencedSOPClassUID = source.sop_class_uid
+    item.ReferencedSOPInstanceUID = source.sop_instance_uid
+    return item
+
+
+def _name_dimensions(dataset: Dataset, organization_uid: str) -> None:
+    """Put a derived UID where highdicom draws one (PS3.3 C.7.6.17)."""
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization_uid

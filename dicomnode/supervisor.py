@@ -1,0 +1,117 @@
+"""Keeps a few processes running: starts them, restarts what dies, ends them in order."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dicomnode import log
+
+_log = log.get(__name__)
+
+#: A process that ends with this code was told wrongly; starting it again would not help.
+EXIT_MISCONFIGURED = 2
+
+_POLL_S = 0.1
+_BACKOFF_S = (0.2, 1.0, 5.0, 15.0, 30.0)
+# After so long without a fault a process counts as healthy again.
+_HEALTHY_S = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(kw_only=True)
+class _Child:
+    name: str
+    command: Sequence[str]
+    process: subprocess.Popen[bytes]
+    started_at: float
+    faults: int = 0
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """Runs commands until it is told to end.
+
+    Attributes:
+        grace_s: How long a process may take to finish what it does after SIGTERM; then it is told
+            to hand its work back (SIGQUIT), and at last killed.
+    """
+
+    def __init__(self, commands: Mapping[str, Sequence[str]], *, grace_s: float) -> None:
+        self._commands = commands
+        self._grace_s = grace_s
+        self._end = threading.Event()
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Run everything until SIGTERM or SIGINT, or until a process is misconfigured.
+
+        Returns:
+            The exit code: 0, or 2 when a process was misconfigured.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._end.set())
+        children = [
+            _Child(name=name, command=command, process=_start(command), started_at=time.monotonic())
+            for name, command in self._commands.items()
+        ]
+        while not self._end.is_set():
+            for child in children:
+                self._look_after(child)
+            self._end.wait(_POLL_S)
+        self._end_all(children)
+        return self._exit_code
+
+    def _look_after(self, child: _Child) -> None:
+        now = time.monotonic()
+        if child.restart_at is not None:
+            if now >= child.restart_at:
+                child.process, child.started_at = _start(child.command), now
+                child.restart_at = None
+            return
+        code = child.process.poll()
+        if code is None:
+            return
+        if code == EXIT_MISCONFIGURED:
+            self._exit_code = EXIT_MISCONFIGURED
+            self._end.set()
+            return
+        if now - child.started_at > _HEALTHY_S:
+            child.faults = 0
+        delay_s = _BACKOFF_S[min(child.faults, len(_BACKOFF_S) - 1)]
+        child.faults += 1
+        child.restart_at = now + delay_s
+        _log.error("process died", process=child.name, exit_code=code, delay_s=delay_s)
+
+    def _end_all(self, children: Sequence[_Child]) -> None:
+        running = [child.process for child in children]
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL):
+            running = [process for process in running if process.poll() is None]
+            for process in running:
+                process.send_signal(number)
+            _wait(running, until=time.monotonic() + self._grace_s)
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C reaches the supervisor alone, which ends the others in order.
+    return subprocess.Popen(  # noqa: S603 - our own commands
+        command, start_new_session=True, preexec_fn=_end_with_parent  # noqa: PLW1509 - no threads yet
+    )
+
+
+def _end_with_parent() -> None:
+    """Let the kernel send SIGTERM when the supervisor is gone, however it went."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], *, until: float) -> None:
+    for process in processes:
+        try:
+            process.wait(timeout=max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,201 @@
+"""Files → frames: what each single image says of itself, before it is known of the others."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.processing import apply_modality_lut
+
+from dicomnode.errors import RetryLater, UnsuitableSeries
+
+UNIT_TOLERANCE = 1e-3  # of the length and of the right angle of the two direction cosines
+
+_UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+
+# What pydicom and its decoders raise for bytes that they cannot make sense of.
+_UNDECODABLE = (
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceSource:
+    """The frame that one slice of a volume was read from.
+
+    Attributes:
+        path: The file, absolute.
+        frame_number: 1 for a single-frame instance (PS3.3 counts frames from 1).
+        is_multiframe: Whether the instance is an enhanced one, whose frames have numbers.
+        position: Image Position (Patient) (0020,0032) as the source has it: LPS, mm.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    path: str
+    frame_number: int
+    is_multiframe: bool
+    position: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """One frame of an image.
+
+    Attributes:
+        dataset: The whole instance.
+        orientation: Image Orientation (Patient): direction cosines of the rows, of the columns.
+        pixel_spacing: Pixel Spacing: mm between rows, mm between columns.
+        rescale: Rescale Slope and Intercept; `None` where there are none.
+    """
+
+    dataset: Dataset
+    source: SliceSource
+    orientation: NDArray[np.float64]
+    pixel_spacing: NDArray[np.float64]
+    rescale: tuple[float, float] | None
+
+    @property
+    def position(self) -> NDArray[np.float64]:
+        """Image Position (Patient): LPS, mm."""
+        return np.array(self.source.position)
+
+
+def read(path: Path) -> Dataset:
+    """Read an instance, pixels included, and make sure that a result can refer to it.
+
+    Raises:
+        RetryLater: The file could not be read just now.
+        UnsuitableSeries: `undecodable` or `no-identity`.
+    """
+    try:
+        dataset = dcmread(path)
+    except OSError as error:
+        raise RetryLater(
+            "file-unavailable", f"A file could not be read: {error.strerror}."
+        ) from error
+    except _UNDECODABLE as error:
+        raise UnsuitableSeries("undecodable", f"A file is not readable DICOM: {error}.") from error
+    for keyword in _UIDS:
+        if not dataset.get(keyword):
+            raise UnsuitableSeries(
+                "no-identity", f"{keyword} is missing or empty: no result could refer to the image."
+            )
+    return dataset
+
+
+def split(dataset: Dataset) -> Iterator[Frame]:
+    """Give each frame of an image: one of a single-frame image, all of an enhanced multi-frame one.
+
+    Raises:
+        UnsuitableSeries: `no-geometry` or `incomplete-rescale`.
+    """
+    if "PerFrameFunctionalGroupsSequence" in dataset:
+        for number in range(1, len(dataset.PerFrameFunctionalGroupsSequence) + 1):
+            yield _frame(dataset, number)
+    elif int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise UnsuitableSeries(
+            "no-geometry", "The frames of a multi-frame image have no positions."
+        )
+    else:
+        yield _frame(dataset, None)
+
+
+def _frame(dataset: Dataset, number: int | None) -> Frame:
+    """Read one frame; `number` is `None` for a single-frame image."""
+    orientation = _numbers(dataset, number, "PlaneOrientation", "ImageOrientationPatient", count=6)
+    spacing = _numbers(dataset, number, "PixelMeasures", "PixelSpacing", count=2)
+    x, y, z = _numbers(dataset, number, "PlanePosition", "ImagePositionPatient", count=3)
+    rows, columns = orientation[:3], orientation[3:]
+    skew = (rows @ rows - 1, columns @ columns - 1, rows @ columns)
+    if np.abs(skew).max() > UNIT_TOLERANCE or spacing.min() <= 0:
+        raise UnsuitableSeries(
+            "no-geometry",
+            "ImageOrientationPatient is not two perpendicular unit vectors, or PixelSpacing is not"
+            " positive.",
+        )
+    if not dataset.get("FrameOfReferenceUID"):
+        raise UnsuitableSeries("no-geometry", "FrameOfReferenceUID is missing or empty.")
+    return Frame(
+        dataset=dataset,
+        source=SliceSource(
+            sop_instance_uid=str(dataset.SOPInstanceUID),
+            sop_class_uid=str(dataset.SOPClassUID),
+            path=str(Path(str(dataset.filename)).absolute()),
+            frame_number=number or 1,
+            is_multiframe=number is not None,
+            position=(float(x), float(y), float(z)),
+        ),
+        orientation=orientation,
+        pixel_spacing=spacing,
+        rescale=_rescale(dataset, number),
+    )
+
+
+def _rescale(dataset: Dataset, number: int | None) -> tuple[float, float] | None:
+    group = "PixelValueTransformation"
+    keywords = ("RescaleSlope", "RescaleIntercept")
+    values = [_attribute(dataset, number, group, keyword) for keyword in keywords]
+    if values == [None, None]:
+        return None
+    if None in values:
+        raise UnsuitableSeries("incomplete-rescale", f"{' and '.join(keywords)} go together.")
+    slope, intercept = map(float, values)
+    return slope, intercept
+
+
+def _numbers(
+    dataset: Dataset, number: int | None, group: str, keyword: str, *, count: int
+) -> NDArray[np.float64]:
+    try:
+        values = np.array(_attribute(dataset, number, group, keyword), dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise UnsuitableSeries("no-geometry", f"{keyword} is missing or not {count} numbers.")
+    return values
+
+
+def _attribute(dataset: Dataset, number: int | None, group: str, keyword: str) -> Any:
+    """The value of an attribute that an enhanced image keeps in a functional group.
+
+    `None` where neither the frame's own group nor the shared one has it (PS3.3 C.7.6.16.1).
+    """
+    if number is None:
+        return dataset.get(keyword)
+    own = dataset.PerFrameFunctionalGroupsSequence[number - 1]
+    for groups in (own, *(dataset.get("SharedFunctionalGroupsSequence") or ())):
+        if items := groups.get(f"{group}Sequence"):
+            return items[0].get(keyword)
+    return None
+
+
+def decode(dataset: Dataset) -> NDArray[Any]:
+    """Decode the pixels of all frames: shape (frames, rows, columns).
+
+    A Modality LUT that is a table is applied here; `Frame.rescale` is left to the caller.
+
+    Raises:
+        UnsuitableSeries: `undecodable`.
+    """
+    count = len(dataset.get("PerFrameFunctionalGroupsSequence") or [None])
+    try:
+        stored = dataset.pixel_array.reshape(count, dataset.Rows, dataset.Columns)
+        return apply_modality_lut(stored, dataset) if "ModalityLUTSequence" in dataset else stored
+    except _UNDECODABLE as error:
+        raise UnsuitableSeries("undecodable", f"Pixels could not be decoded: {error}") from error

@@ -1,0 +1,1 @@
+"""Code that this bundle's configurations import while they are evaluated."""

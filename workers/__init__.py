@@ -1,0 +1,1 @@
+"""The working side: dispatches pending rows, runs models, delivers results."""

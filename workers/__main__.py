@@ -1,0 +1,78 @@
+"""`python -m workers FILE`: dispatch and work."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicomnode import config, log
+from dicomnode.archive.database import Database
+from dicomnode.archive.leases import Task
+from dicomnode.config import Configuration
+from dicomnode.errors import Misconfigured, NodeError
+from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
+from workers import app, device
+from workers.context import PerProcess, Worker
+
+_log = log.get(__name__)
+
+_GRACE_S = 60.0
+
+
+def command(file: Path, only: Task) -> list[str]:
+    """The command line of one kind of worker."""
+    return [sys.executable, "-m", "workers", str(file), "--only", str(only)]
+
+
+def main(
+    file: Annotated[Path, typer.Argument(help="The configuration, as for `dicomnode serve`.")],
+    only: Annotated[
+        Task | None, typer.Option(help="Only predict, or only deliver; both by default.")
+    ] = None,
+) -> None:
+    """Run models on studies that wait, and deliver their results.
+
+    SIGTERM finishes what runs; SIGQUIT hands it back. Exit code 2: the configuration is at fault.
+    """
+    log.configure()
+    if only is None:
+        both = {str(task): command(file, task) for task in Task}
+        raise typer.Exit(Supervisor(both, grace_s=_GRACE_S).run())
+    try:
+        _work(file, only)
+    except NodeError as error:
+        _log.error("worker refuses to start", reason=error.reason, detail=error.detail)  # noqa: TRY400 - named
+        raise typer.Exit(EXIT_MISCONFIGURED if isinstance(error, Misconfigured) else 1) from error
+
+
+def _work(file: Path, task: Task) -> None:
+    configuration = config.load(file)
+    worker = Worker(
+        file=file,
+        owner=f"{socket.gethostname()}:{os.getpid()}:{time.time():.0f}:{task}",
+        requested=configuration.worker.device,
+        device=_device(configuration, task),
+    )
+    database = Database(configuration.database.url)
+    database.migrate()
+    database.close()
+    app.run(configuration, task, PerProcess(worker))
+
+
+def _device(configuration: Configuration, task: Task) -> str:
+    """Choose the device once, before any child is forked; deliveries need none."""
+    if task is Task.DELIVER:
+        return ""
+    chosen = device.probe(configuration.worker.device)
+    _log.info("device chosen", requested=configuration.worker.device, chosen=chosen)
+    return chosen
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,181 @@
+"""The Celery app: JSON only, late acknowledgement, one message at a time, limits from one number.
+
+Two kinds of worker, each a process of its own: one predicts, one delivers. A prediction of ten
+minutes then never stands before a delivery, and the sending side carries no torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+from typing import Any
+
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery import Celery, signals
+from kombu.exceptions import OperationalError
+
+from dicomnode import log
+from dicomnode.archive import jobs, leases
+from dicomnode.archive.leases import Task
+from dicomnode.config import Configuration
+from dicomnode.job import JobState
+from workers import deliver, predict
+from workers.context import PerProcess
+from workers.dispatch import BrokerAway, Dispatcher, Duty
+from workers.inference import Models
+
+_log = log.get(__name__)
+
+# Deliveries mostly wait for the other side.
+DELIVERY_SLOTS = 2
+# A message is handed out again by Redis only when its task cannot be running any more.
+_VISIBILITY = 1.1
+# Importing torch and MONAI in a child takes seconds; Celery's own 4 s are for lighter children.
+_CHILD_START_S = 120.0
+_MEMORY_POLLING_S = 0.02
+_PR_SET_PDEATHSIG = 1
+
+
+def build(configuration: Configuration, task: Task) -> Celery:
+    """The app of one kind of worker, configured and without tasks."""
+    app = Celery(f"dicomnode-{task}", broker=configuration.queue.broker, set_as_current=False)
+    limit_s = configuration.worker.timeout_s
+    transport: dict[str, Any] = {"visibility_timeout": limit_s * _VISIBILITY}
+    if configuration.queue.broker.startswith("memory:"):
+        transport = {"polling_interval": _MEMORY_POLLING_S}
+    app.conf.update(
+        accept_content=["json"],
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=transport,
+        task_acks_late=True,
+        task_default_queue=f"dicomnode-{task}",
+        task_ignore_result=True,
+        task_publish_retry=False,
+        task_serializer="json",
+        task_time_limit=limit_s,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_concurrency=slots(configuration, task),
+        worker_hijack_root_logger=False,
+        worker_lost_wait=1.0,
+        worker_prefetch_multiplier=1,
+        worker_proc_alive_timeout=_CHILD_START_S,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+    )
+    return app
+
+
+def slots(configuration: Configuration, task: Task) -> int:
+    """How many tasks of this kind one worker runs at once."""
+    return configuration.worker.slots if task is Task.PREDICT else DELIVERY_SLOTS
+
+
+def run(configuration: Configuration, task: Task, surroundings: PerProcess) -> None:
+    """Work until SIGTERM (finish what runs) or SIGQUIT (hand it back)."""
+    app = build(configuration, task)
+    name = _declare(app, task, surroundings)
+    dispatcher = Dispatcher(
+        surroundings.get,
+        Duty(task=task, slots=slots(configuration, task)),
+        lambda row_id: _send(app, name, row_id),
+    )
+    _connect_signals(task, surroundings, dispatcher)
+    worker = app.Worker(
+        pool="prefork",
+        hostname=f"{task}@{surroundings.worker.owner}",
+        without_heartbeat=True,
+        without_mingle=True,
+        without_gossip=True,
+        quiet=True,
+    )
+    worker.start()
+
+
+def _declare(app: Celery, task: Task, surroundings: PerProcess) -> str:
+    """Register this worker's one task; returns its name."""
+    if task is Task.PREDICT:
+        models = Models(surroundings.worker.device)
+
+        def work(row_id: str) -> None:
+            predict.predict(surroundings.get(), models, row_id)
+
+    else:
+
+        def work(row_id: str) -> None:
+            deliver.deliver(surroundings.get(), row_id)
+
+    name = f"dicomnode.{task}"
+    app.task(work, name=name)
+    return name
+
+
+def _send(app: Celery, name: str, row_id: str) -> None:
+    try:
+        app.send_task(name, args=[row_id])
+    except (OperationalError, OSError) as error:
+        raise BrokerAway("broker-away", f"The broker took no message: {error}.") from error
+
+
+def _connect_signals(task: Task, surroundings: PerProcess, dispatcher: Dispatcher) -> None:
+    """Hang our own steps on the life of the worker.
+
+    `weak=False`: Celery would otherwise forget these closures at once.
+    """
+
+    def on_ready(**_: Any) -> None:
+        dispatcher.start()
+        _log.info("worker ready", worker=surroundings.worker.owner, task=str(task))
+
+    def on_stopping(**_: Any) -> None:
+        dispatcher.stop()
+
+    def on_stopped(**_: Any) -> None:
+        dispatcher.close()
+
+    def on_child(**_: Any) -> None:
+        _die_with_parent()
+        if task is Task.PREDICT:
+            Models.warm_up()
+
+    def on_failure(exception: BaseException, args: Any, **_: Any) -> None:
+        if task is Task.PREDICT and args:
+            _report_death(surroundings, str(args[0]), exception)
+
+    # Whoever listens to this signal configures logging; ours is configured already.
+    signals.setup_logging.connect(lambda **_: None, weak=False)
+    signals.worker_ready.connect(on_ready, weak=False)
+    signals.worker_shutting_down.connect(on_stopping, weak=False)
+    signals.worker_shutdown.connect(on_stopped, weak=False)
+    signals.worker_process_init.connect(on_child, weak=False)
+    signals.task_failure.connect(on_failure, weak=False)
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end this child when its worker dies: else it would keep the GPU for ever."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _report_death(surroundings: PerProcess, job_id: str, exception: BaseException) -> None:
+    """Say at once what a child can no longer say itself: past its limit, or dead."""
+    context = surroundings.get()
+    limits = context.configuration.worker
+    with context.database.write() as tx:
+        job = jobs.job(tx, job_id)
+        if job is None:
+            return
+        if isinstance(exception, TimeLimitExceeded):
+            detail = f"The model was stopped after {limits.timeout_s:g} s (worker.timeout_s)."
+            jobs.end(
+                tx,
+                job_id,
+                JobState.FAILED,
+                at=context.now(),
+                reason="time-limit",
+                detail=detail,
+                owner=context.owner,
+            )
+        elif isinstance(exception, WorkerLostError):
+            left = limits.attempts - job.attempts
+            leases.release(tx, job_id, attempts_left=left, at=context.now())
+    _log.error("worker child lost", job=job_id, error=type(exception).__name__)

@@ -1,0 +1,170 @@
+"""Results → destination: sent in order, each status checked, then found there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomnode import log
+from dicomnode.archive import deliveries, jobs
+from dicomnode.archive.deliveries import Delivery
+from dicomnode.archive.jobs import ResultFile
+from dicomnode.config import Peer
+from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
+from dicomnode.network import sender
+from workers.context import Context
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """What goes to one destination: SEG first, SR last.
+
+    Attributes:
+        study_instance_uid: The study that the results belong to.
+        files: In the order in which they are sent.
+    """
+
+    study_instance_uid: str
+    files: tuple[ResultFile, ...]
+
+
+def deliver(context: Context, delivery_id: str) -> None:
+    """Make one delivery, if it is still pending: pending → sending → confirmed.
+
+    A destination that is down delays and loses nothing: the delivery is pending again, with a
+    longer wait each time. One that refuses an object for good ends it as failed.
+    """
+    with context.database.write() as tx:
+        delivery = deliveries.claim(
+            tx,
+            delivery_id,
+            owner=context.owner,
+            at=context.now(),
+            lease_s=context.configuration.worker.lease_s,
+        )
+    if delivery is None:
+        return
+    try:
+        _deliver(context, delivery)
+    except RetryLater as error:
+        _put_off(context, delivery, error)
+    except (Failed, Misconfigured) as error:
+        _fail(context, delivery, error)
+    except Exception as error:  # noqa: BLE001 - the edge of the task: what nobody named is parked
+        _log.exception("delivery failed unexpectedly", job=delivery.job)
+        unknown = Failed("unexpected-error", f"{type(error).__name__} in the worker; see its log.")
+        _fail(context, delivery, unknown)
+    else:
+        with context.database.write() as tx:
+            deliveries.confirm(tx, delivery, owner=context.owner, at=context.now())
+        _log.info("delivered", job=delivery.job, destination=delivery.destination)
+
+
+def _deliver(context: Context, delivery: Delivery) -> None:
+    peer = _peer(context, delivery)
+    parcel = _parcel(context, delivery)
+    data_dir = context.configuration.node.data_dir
+    for file in parcel.files:
+        _send(context, peer, data_dir / file.path)
+    if peer.confirm == "find":
+        for file in parcel.files:
+            _find(context, peer, parcel, file)
+
+
+def _peer(context: Context, delivery: Delivery) -> Peer:
+    peer = context.configuration.peers.get(delivery.destination)
+    if peer is None or peer.port is None:
+        raise Misconfigured(
+            "unknown-destination",
+            f"The configuration has no peer {delivery.destination!r} with a port.",
+        )
+    return peer
+
+
+def _destination(peer: Peer) -> sender.Destination:
+    if peer.port is None:
+        raise Misconfigured("no-port", f"{peer.ae_title} has no port to send to.")
+    return sender.Destination(ae_title=peer.ae_title, host=peer.host, port=peer.port)
+
+
+def _parcel(context: Context, delivery: Delivery) -> Parcel:
+    with context.database.read() as tx:
+        job = jobs.job(tx, delivery.job)
+        files = jobs.results(tx, delivery.job)
+    if job is None or not files:
+        raise Failed("no-results", "The job has no results to deliver.")
+    return Parcel(study_instance_uid=job.study_instance_uid, files=tuple(files))
+
+
+def _send(context: Context, peer: Peer, path: Path) -> None:
+    """Send one object; only what was stored lets the next one go."""
+    if not path.is_file():
+        raise Failed("result-missing", f"{path.name} is not on disk any more. Retry the job.")
+    (sent,) = sender.send(
+        [path],
+        to=_destination(peer),
+        calling_ae_title=context.configuration.node.ae_title,
+    )
+    outcome = sender.outcome(sent.status)
+    said = f"{peer.ae_title} answered 0x{sent.status:04X} to {path.name}."
+    if outcome == "retry":
+        raise RetryLater("destination-busy", said)
+    if outcome != "stored":
+        raise Failed("destination-refused", said)
+
+
+def _find(context: Context, peer: Peer, parcel: Parcel, file: ResultFile) -> None:
+    found = sender.find_instances(
+        _destination(peer),
+        calling_ae_title=context.configuration.node.ae_title,
+        study_instance_uid=parcel.study_instance_uid,
+        series_instance_uid=file.series_instance_uid,
+        sop_instance_uids=[file.sop_instance_uid],
+    )
+    if file.sop_instance_uid not in found:
+        raise RetryLater(
+            "not-found-at-destination",
+            f"{peer.ae_title} accepted the {file.kind} and does not list it (C-FIND).",
+        )
+
+
+def _put_off(context: Context, delivery: Delivery, error: RetryLater) -> None:
+    limits = context.configuration.deliver
+    wait_s = min(limits.retry_max_s, limits.retry_s * 2.0 ** min(delivery.attempts - 1, 30))
+    with context.database.write() as tx:
+        deliveries.try_again(
+            tx,
+            delivery,
+            owner=context.owner,
+            at=context.now(),
+            not_before=context.now() + wait_s,
+            reason=error.reason,
+            detail=error.detail,
+        )
+    _log.warning(
+        "delivery put off",
+        job=delivery.job,
+        destination=delivery.destination,
+        reason=error.reason,
+        delay_s=wait_s,
+    )
+
+
+def _fail(context: Context, delivery: Delivery, error: NodeError) -> None:
+    with context.database.write() as tx:
+        deliveries.fail(
+            tx,
+            delivery,
+            owner=context.owner,
+            at=context.now(),
+            reason=error.reason,
+            detail=error.detail,
+        )
+    _log.error(
+        "delivery failed",
+        job=delivery.job,
+        destination=delivery.destination,
+        reason=error.reason,
+    )

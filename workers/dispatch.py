@@ -1,0 +1,161 @@
+"""Pending rows → messages; leases of workers that died → pending.
+
+Runs beside the worker's main loop. A message carries an id and nothing else; when the broker loses
+it, the row is still there and the id is sent again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dicomnode import log
+from dicomnode.archive import leases
+from dicomnode.archive.leases import Task
+from dicomnode.errors import RetryLater
+from workers.context import Context
+
+_log = log.get(__name__)
+
+TICK_S = 0.05
+# A message that nobody took up for this long is taken for lost.
+RESEND_S = 15.0
+# How often leases are renewed within their length.
+_RENEWALS = 3
+_AFTER_FAULT_S = 1.0
+
+
+class BrokerAway(RetryLater):
+    """The broker took no message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duty:
+    """What one worker process dispatches and stands for.
+
+    Attributes:
+        slots: How many tasks it runs at once.
+    """
+
+    task: Task
+    slots: int
+
+
+class Dispatcher:
+    """Tells workers of rows that wait, and keeps this worker's leases alive."""
+
+    def __init__(
+        self, context: Callable[[], Context], duty: Duty, send: Callable[[str], None]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            context: Gives this process's surroundings.
+            send: Sends one id to the workers; raises `BrokerAway`.
+        """
+        self._context = context
+        self._duty = duty
+        self._send = send
+        self._stop = threading.Event()
+        self._renew_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
+        # A child forked in the middle of a step would inherit locks that nobody there releases.
+        self._step_lock = threading.Lock()
+        os.register_at_fork(
+            before=self._step_lock.acquire,
+            after_in_parent=self._step_lock.release,
+            after_in_child=self._step_lock.release,
+        )
+
+    def start(self) -> None:
+        """Begin, with a clean sheet: whatever an earlier broker was told may be told again."""
+        context = self._context()
+        with context.database.write() as tx:
+            leases.forget_hints(tx, self._duty.task)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Dispatch nothing more; leases go on being renewed until `close`."""
+        self._duty = Duty(task=self._duty.task, slots=0)
+
+    def close(self) -> None:
+        """End, and give back what this worker still holds."""
+        self._stop.set()
+        self._thread.join()
+        context = self._context()
+        with context.database.write() as tx:
+            handed_back = leases.hand_back(tx, owner=context.owner, at=context.now())
+            leases.report_stopped(tx, owner=context.owner, at=context.now())
+        if handed_back:
+            _log.info("handed back", count=len(handed_back))
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with self._step_lock:
+                pause = self._step()
+            self._stop.wait(pause)
+
+    def _step(self) -> float:
+        try:
+            self._keep_leases()
+            self._dispatch()
+        except RetryLater as error:
+            _log.warning("dispatch waits", reason=error.reason, detail=error.detail)
+            return _AFTER_FAULT_S
+        except Exception:
+            # The edge of this thread: without it every later job would wait for ever.
+            _log.exception("dispatch failed")
+            return _AFTER_FAULT_S
+        return TICK_S
+
+    def _keep_leases(self) -> None:
+        context = self._context()
+        now, lease_s = context.now(), context.configuration.worker.lease_s
+        if now < self._renew_at:
+            return
+        self._renew_at = now + lease_s / _RENEWALS
+        with context.database.write() as tx:
+            leases.renew(tx, owner=context.owner, at=now, lease_s=lease_s)
+            lost = leases.expire(tx, at=now, attempts=context.configuration.worker.attempts)
+            leases.report_worker(
+                tx,
+                owner=context.owner,
+                device=context.device,
+                requested=context.configuration.worker.device,
+                slots=self._duty.slots if self._duty.task is Task.PREDICT else 0,
+                at=now,
+            )
+        if lost:
+            _log.warning("taken back from a lost worker", count=len(lost))
+
+    def _dispatch(self) -> None:
+        context = self._context()
+        if not self._duty.slots:
+            return
+        task, now = self._duty.task, context.now()
+        with context.database.read() as tx:
+            if not leases.anything_due(tx, task, at=now, resend_s=RESEND_S):
+                return
+        window = self._window(context)
+        with context.database.write() as tx:
+            ids = leases.due(tx, task, at=now, resend_s=RESEND_S, window=window)
+        for position, row_id in enumerate(ids):
+            try:
+                self._send(row_id)
+            except BrokerAway:
+                self._take_back(context, ids[position:])
+                raise
+
+    def _window(self, context: Context) -> int:
+        """Two for each slot there is: one runs, one waits at hand."""
+        if self._duty.task is Task.DELIVER:
+            return 2 * self._duty.slots
+        with context.database.read() as tx:
+            alive = context.now() - context.configuration.worker.lease_s
+            return 2 * max(self._duty.slots, leases.live_slots(tx, since=alive))
+
+    def _take_back(self, context: Context, ids: Sequence[str]) -> None:
+        with context.database.write() as tx:
+            leases.forget_hints(tx, self._duty.task, ids)

@@ -1,0 +1,69 @@
+"""Runs one bundle on the volumes of one study, and keeps models warm.
+
+A bundle stays as its makers published it: its `configs/inference.json` says how an image is
+prepared, shown to the network and turned into an answer. The node takes the parts out of that
+configuration (`configuration`), lends the bundle its own `scripts` (`scripts`), lets its loaders
+read from memory (`grid`), runs it and judges what it said (`model`).
+
+Importing this package is cheap. torch and MONAI are imported by the first `load_model`, which is
+called in a worker's child: never before the fork.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from dicomnode.bundle import Bundle
+
+if TYPE_CHECKING:
+    from workers.inference.model import LoadedModel
+
+KEEP = 2  # models: most nodes run one or two, and a GPU holds a few of this size at once
+
+
+def load_model(bundle: Bundle, *, device: str) -> LoadedModel:
+    """Check the bundle against its lock, read its weights and put it on `device`.
+
+    Args:
+        bundle: As `dicomnode.bundle.load` read it.
+        device: A torch device, as `workers.device.choose` names it.
+
+    Raises:
+        Misconfigured: The files are not those that are locked, or the configuration asks for what
+            the node does not do (`bundle-changed`, `bundle-unsupported`, `weights-missing`,
+            `weights-unfit`, …).
+        ModelFailed: `bundle-error`: the bundle's own code failed.
+    """
+    from workers.inference.model import LoadedModel  # noqa: PLC0415 - torch comes after the fork
+
+    return LoadedModel.of(bundle, device=device)
+
+
+class Models:
+    """The models that one worker's child keeps in memory, the least recently used leaves first."""
+
+    def __init__(self, device: str, *, keep: int = KEEP) -> None:
+        self._device = device
+        self._keep = keep
+        self._loaded: OrderedDict[str, LoadedModel] = OrderedDict()
+
+    @staticmethod
+    def warm_up() -> None:
+        """Import torch and MONAI now: it takes seconds, and a child has them before its first job."""
+        importlib.import_module("workers.inference.model")
+
+    def get(self, bundle: Bundle) -> LoadedModel:
+        """The model of `bundle`, known by its digest: loaded now, or warm.
+
+        Raises:
+            Misconfigured, ModelFailed: As `load_model`.
+        """
+        model = self._loaded.get(bundle.digest)
+        if model is None:
+            while len(self._loaded) >= self._keep:  # make room first: a GPU may hold no more
+                self._loaded.popitem(last=False)
+            model = self._loaded[bundle.digest] = load_model(bundle, device=self._device)
+        self._loaded.move_to_end(bundle.digest)
+        return model

@@ -1,0 +1,211 @@
+"""Job → checked result objects on disk: load, infer, build, check, keep."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dicomnode import log, results, volume
+from dicomnode.archive import index, jobs
+from dicomnode.archive.jobs import Job, ResultFile
+from dicomnode.bundle import Bundle
+from dicomnode.errors import Failed, Misconfigured, NodeError, NotApplicable, RetryLater
+from dicomnode.job import JobState
+from dicomnode.volume import Volume
+from workers.context import Context
+from workers.inference import Models
+
+_log = log.get(__name__)
+
+RESULTS = "results"
+OVERLAY = "overlay.png"
+_RETRY_S = 5.0
+
+
+@dataclass(kw_only=True)
+class Stopwatch:
+    """Seconds for each stage of one job, in order."""
+
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """Count the block to `stage`."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[stage] = round(time.perf_counter() - begin, 3)
+
+
+def predict(context: Context, models: Models, job_id: str) -> None:
+    """Run one job, if it is still pending: pending → predicting → delivering.
+
+    Whatever happens, the row says it in the end: not applicable, failed with the reason, or
+    pending again.
+    """
+    with context.database.write() as tx:
+        job = jobs.claim(
+            tx,
+            job_id,
+            owner=context.owner,
+            at=context.now(),
+            lease_s=context.configuration.worker.lease_s,
+        )
+    if job is None:
+        return
+    watch = Stopwatch()
+    try:
+        files = _run(context, models, job, watch)
+    except NotApplicable as error:
+        _end(context, job, JobState.NOT_APPLICABLE, error, watch)
+    except RetryLater as error:
+        _try_again(context, job, error, watch)
+    except (Failed, Misconfigured) as error:
+        _end(context, job, JobState.FAILED, error, watch)
+    except Exception as error:  # noqa: BLE001 - the edge of the task: what nobody named is parked
+        _log.exception("job failed unexpectedly", job=job.id, model=job.model)
+        unknown = Failed("unexpected-error", f"{type(error).__name__} in the worker; see its log.")
+        _end(context, job, JobState.FAILED, unknown, watch)
+    else:
+        _keep(context, job, files, watch)
+
+
+def _run(
+    context: Context, models: Models, job: Job, watch: Stopwatch
+) -> tuple[ResultFile, ...]:
+    bundle = _bundle(context, job)
+    with watch.time("model"):
+        model = models.get(bundle)
+    with watch.time("load"):
+        inputs = _load(context, job, bundle)
+    with watch.time("infer"):
+        prediction = model.predict(inputs)
+    created = datetime.fromtimestamp(job.created_at, tz=UTC)
+    with watch.time("build"):
+        built = results.build(prediction, bundle=bundle, key=job.key, created=created)
+    with watch.time("check"), _folder(context, job) as folder:
+        written = results.write(built, folder)
+        results.check(written, prediction=prediction, bundle=bundle, key=job.key)
+        results.overlay(prediction, bundle=bundle).save(folder / OVERLAY)
+    return tuple(_result_file(job, one) for one in written)
+
+
+def _bundle(context: Context, job: Job) -> Bundle:
+    """The bundle that the job was routed to, and no other."""
+    bundle = context.bundles.get(job.model)
+    if bundle is None:
+        raise Misconfigured(
+            "unknown-model",
+            f"The configuration of this worker has no model {job.model!r}. Give node and workers"
+            " the same file, then retry the job.",
+        )
+    if bundle.digest != job.model_digest:
+        raise Misconfigured(
+            "model-changed",
+            f"The job asks for {job.model!r} with digest {job.model_digest[:16]}, this worker has"
+            f" {bundle.digest[:16]}. Restart node and workers with the same bundle.",
+        )
+    return bundle
+
+
+def _load(context: Context, job: Job, bundle: Bundle) -> Mapping[str, Volume]:
+    volumes: dict[str, Volume] = {}
+    for name, one in job.inputs.items():
+        with context.database.read() as tx:
+            paths = index.paths_of(tx, one.instances)
+        missing = len(one.instances) - len(paths)
+        if missing:
+            raise RetryLater("not-indexed", f"{missing} instances of the job are not indexed yet.")
+        files = [context.store.absolute(paths[uid]) for uid in one.instances]
+        volumes[name] = volume.load(files, contract=bundle.manifest.inputs[name])
+    return volumes
+
+
+@contextmanager
+def _folder(context: Context, job: Job) -> Iterator[Path]:
+    """A folder for the job's results that appears whole or not at all."""
+    root = context.configuration.node.data_dir / RESULTS
+    final, draft = root / job.id, root / f"{job.id}.{job.attempts}.part"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _result_file(job: Job, written: results.Written) -> ResultFile:
+    return ResultFile(
+        kind=written.kind,
+        sop_instance_uid=written.sop_instance_uid,
+        series_instance_uid=written.series_instance_uid,
+        path=f"{RESULTS}/{job.id}/{written.path.name}",
+        digest=written.digest,
+    )
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256, in hex."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _keep(
+    context: Context, job: Job, files: Sequence[ResultFile], watch: Stopwatch
+) -> None:
+    with context.database.write() as tx:
+        kept = jobs.predicted(
+            tx,
+            job.id,
+            files,
+            owner=context.owner,
+            at=context.now(),
+            timings=watch.timings,
+            device=context.device,
+        )
+    _log.info(
+        "predicted" if kept else "too late", job=job.id, model=job.model, device=context.device
+    )
+
+
+def _end(
+    context: Context, job: Job, state: JobState, error: NodeError, watch: Stopwatch
+) -> None:
+    with context.database.write() as tx:
+        jobs.end(
+            tx,
+            job.id,
+            state,
+            at=context.now(),
+            reason=error.reason,
+            detail=error.detail,
+            owner=context.owner,
+            timings=watch.timings,
+        )
+    _log.warning("job ended", job=job.id, state=str(state), reason=error.reason)
+
+
+def _try_again(context: Context, job: Job, error: RetryLater, watch: Stopwatch) -> None:
+    if job.attempts >= context.configuration.worker.attempts:
+        _end(context, job, JobState.FAILED, error, watch)
+        return
+    with context.database.write() as tx:
+        jobs.try_again(
+            tx,
+            job.id,
+            owner=context.owner,
+            at=context.now(),
+            not_before=context.now() + _RETRY_S * 2 ** (job.attempts - 1),
+            reason=error.reason,
+            detail=error.detail,
+        )
+    _log.warning("job put off", job=job.id, reason=error.reason, attempt=job.attempts)

@@ -40,6 +40,7 @@ File = Annotated[Path, typer.Argument(help="The configuration, a TOML file.")]
 FileOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 _DEFAULT_FILE = Path("node.toml")
+_STUDY_HELP = "A Study Instance UID, or its beginning."
 
 _out = Console()
 _err = Console(stderr=True)
@@ -55,7 +56,7 @@ def main() -> None:
 
 def _end(error: NodeError) -> NoReturn:
     problems = getattr(error, "problems", ())
-    _err.print(check.as_text(problems) if problems else f"{error.reason}: {error.detail}", markup=False)
+    _err.print(check.as_text(problems) if problems else str(error), markup=False)
     sys.exit(EXIT_MISCONFIGURED if isinstance(error, Misconfigured) else EXIT_FAILED)
 
 
@@ -154,7 +155,7 @@ def demo_(
 
 @app.command()
 def status(
-    study: Annotated[str | None, typer.Argument(help="A Study Instance UID, or its beginning.")] = None,
+    study: Annotated[str | None, typer.Argument(help=_STUDY_HELP)] = None,
     *,
     file: FileOption = _DEFAULT_FILE,
     as_json: Json = False,
@@ -169,7 +170,7 @@ def status(
 
 @app.command()
 def why(
-    study: Annotated[str, typer.Argument(help="A Study Instance UID, or its beginning.")],
+    study: Annotated[str, typer.Argument(help=_STUDY_HELP)],
     *,
     file: FileOption = _DEFAULT_FILE,
     as_json: Json = False,
@@ -207,5 +208,3 @@ def models_lock(
     """Write bundle.lock: trust the files as they are now."""
     digest = bundle.write_lock(bundle_dir, manifest=manifest)
     _out.print(f"{bundle.lock_path(bundle_dir, manifest=manifest)}: {digest}", markup=False)
-
-

@@ -100,7 +100,7 @@ def gaps(series: Series) -> str | None:
     missing = _too_few(series) or _jump(numbers) or _hole(stacks)
     if missing is not None:
         return missing
-    if numbers or _shows_steps(stacks):
+    if len(set(numbers)) > 1 or _shows_steps(stacks):
         return None
     return "Neither instance numbers nor slice positions tell whether something is missing."
 

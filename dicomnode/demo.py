@@ -14,16 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.dataset import Dataset
-from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import (  # type: ignore[attr-defined] - made at import
-    StudyRootQueryRetrieveInformationModelFind,
-    Verification,
-)
 from rich.console import Console
 
-from dicomnode import inquiry, log, node
 from dicomnode import config as configuration_
+from dicomnode import inquiry, log, node, pacs
 from dicomnode.archive import accounts
 from dicomnode.archive.database import Database
 from dicomnode.config import Configuration
@@ -41,8 +35,6 @@ _MARKER = ".dicomnode-demo"
 _NODE_AE_TITLE, _PACS_AE_TITLE, _MODALITY_AE_TITLE = "DICOMNODE", "PACS", "MODALITY"
 _LOOPBACK = "127.0.0.1"
 _START_S, _ANSWER_S, _STOP_S, _POLL_S = 60.0, 900.0, 70.0, 0.05
-# C-FIND and C-STORE statuses, PS3.4 Annexes B and C.
-_SUCCESS, _PENDING = 0x0000, 0xFF00
 
 _CONFIGURATION = """\
 # Written by `dicomnode demo`.
@@ -100,7 +92,7 @@ def run(*, study: Path | None, out: Path, models_dir: Path, step: Step) -> Docum
     files = _files(study or bundle / "sample")
     uid = _study_of(files)
     _clean(out)
-    with _pacs(out / "pacs") as pacs_port:
+    with pacs.running(out / "pacs", ae_title=_PACS_AE_TITLE) as pacs_port:
         file = _write_configuration(out, bundle=bundle, pacs_port=pacs_port)
         configuration = configuration_.load(file)
         step("starting the node")
@@ -109,7 +101,8 @@ def run(*, study: Path | None, out: Path, models_dir: Path, step: Step) -> Docum
             step(f"sending {len(files)} files to {_NODE_AE_TITLE}@{_LOOPBACK}:{port}")
             refused = _send(files, port=port)
             step("waiting for the answer")
-            jobs = _wait_for_outcomes(configuration, uid, process, anything=len(refused) < len(files))
+            arrived = len(refused) < len(files)
+            jobs = _wait_for_outcomes(configuration, uid, process) if arrived else []
             step("stopping the node")
     return {"study": uid, "jobs": jobs, "refused": refused, "out": str(out)}
 
@@ -176,37 +169,6 @@ def _write_configuration(out: Path, *, bundle: Path, pacs_port: int) -> Path:
 
 
 @contextmanager
-def _pacs(folder: Path) -> Iterator[int]:
-    """A PACS that keeps what it is sent, and answers for it."""
-
-    def store(event: evt.Event) -> int:
-        held = event.request.AffectedSOPInstanceUID
-        (folder / f"{held}.dcm").write_bytes(event.encoded_dataset())
-        return _SUCCESS
-
-    def find(event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
-        wanted = event.identifier.get("SOPInstanceUID", "")
-        uids = [wanted] if isinstance(wanted, str) else list(wanted)
-        for uid in uids:
-            if (folder / f"{uid}.dcm").is_file():
-                answer = Dataset()
-                answer.QueryRetrieveLevel = "IMAGE"
-                answer.SOPInstanceUID = uid
-                yield _PENDING, answer
-
-    ae = AE(_PACS_AE_TITLE)
-    ae.supported_contexts = AllStoragePresentationContexts
-    ae.add_supported_context(Verification)
-    ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
-    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_C_FIND, find)]
-    server = ae.start_server((_LOOPBACK, 0), block=False, evt_handlers=handlers)
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-
-
-@contextmanager
 def _running(file: Path, *, log_file: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "dicomnode", "up", str(file)]
     with log_file.open("wb") as log_:
@@ -242,11 +204,9 @@ def _send(files: list[Path], *, port: int) -> list[Document]:
 
 
 def _wait_for_outcomes(
-    configuration: Configuration, uid: str, process: subprocess.Popen[bytes], *, anything: bool
+    configuration: Configuration, uid: str, process: subprocess.Popen[bytes]
 ) -> list[Document]:
     """How each rule ended for each series, once none is open."""
-    if not anything:
-        return []
     database = Database(configuration.database.url)
     until = time.monotonic() + _ANSWER_S
     while time.monotonic() < until and process.poll() is None:

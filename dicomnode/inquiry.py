@@ -6,6 +6,7 @@ Each answer is a plain document: what `--json` prints is what the text is made o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dicomnode import bundle, node, routing
-from dicomnode.archive import accounts, decisions, deliveries, jobs, journal
+from dicomnode.archive import accounts, decisions, deliveries, jobs, journal, results
 from dicomnode.archive.database import Database
 from dicomnode.archive.jobs import Job
 from dicomnode.archive.journal import Entry, Kind
@@ -99,9 +100,7 @@ def outcomes(tx: Connection, study_instance_uid: str, *, data_dir: Path) -> list
     return by_job + by_clause
 
 
-def _job_outcome(
-    tx: Connection, job: Job, entries: Sequence[Entry], *, data_dir: Path
-) -> Document:
+def _job_outcome(tx: Connection, job: Job, entries: Sequence[Entry], *, data_dir: Path) -> Document:
     series = [uid for one in job.inputs.values() for uid in one.series]
     return {
         "route": job.rule,
@@ -114,7 +113,7 @@ def _job_outcome(
                 "path": str(data_dir / one.path),
                 "sop_instance_uid": one.sop_instance_uid,
             }
-            for one in jobs.results(tx, job.id)
+            for one in results.of_job(tx, job.id)
         ],
         "timings_s": _timings(tx, job, entries),
         "job": job.id,
@@ -139,19 +138,23 @@ def _timings(tx: Connection, job: Job, entries: Sequence[Entry]) -> dict[str, fl
         for entry in entries
         if entry.kind == Kind.JOB_MOVED and entry.job == job.id
     }
-    line = accounts.study(tx, job.study_instance_uid)
     began, predicted = moved.get(JobState.PREDICTING), moved.get(JobState.DELIVERING)
-    times: dict[str, float | None] = {
-        "receive": line and line.last_at - line.first_at,
-        "complete": line and job.created_at - line.last_at,
-        "queue": began and began - job.created_at,
+    line = accounts.study(tx, job.study_instance_uid)
+    first_at, last_at = (line.first_at, line.last_at) if line else (None, None)
+    times = {
+        "receive": _between(first_at, last_at),
+        "complete": _between(last_at, job.created_at),
+        "queue": _between(job.created_at, began),
         **job.timings,
-        "deliver": predicted and job.ended_at and job.ended_at - predicted,
-        "total": line and job.ended_at and job.ended_at - line.first_at,
+        "deliver": _between(predicted, job.ended_at),
+        "total": _between(first_at, job.ended_at),
     }
-    return {
-        stage: round(max(0.0, seconds), 3) for stage, seconds in times.items() if seconds is not None
-    }
+    return {stage: round(seconds, 3) for stage, seconds in times.items() if seconds is not None}
+
+
+def _between(begin: float | None, end: float | None) -> float | None:
+    """Seconds; a late instance may come after the job that it does not belong to began."""
+    return None if begin is None or end is None else max(0.0, end - begin)
 
 
 def _line(entry: Entry) -> Document:
@@ -162,7 +165,7 @@ def _refusal(entry: Entry) -> Document:
     return {"at": entry.at} | entry.facts
 
 
-def _read(configuration: Configuration) -> Any:
+def _read(configuration: Configuration) -> AbstractContextManager[Connection]:
     database = Database(configuration.database.url)
     database.migrate()
     return database.read()

@@ -16,10 +16,11 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from dicomnode import completeness, log, routing
-from dicomnode.archive import decisions, header, index, jobs, journal
+from dicomnode.archive import decisions, header, index, journal, revisions
 from dicomnode.archive.arrival import Arrival, Ended, Opened, Stored, TurnedAway
 from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
+from dicomnode.archive.jobs import JobInput
 from dicomnode.archive.journal import Kind
 from dicomnode.errors import NodeError, RetryLater
 from dicomnode.study import Instance, Study
@@ -205,6 +206,7 @@ class Intake:
             progress.study,
             completeness.Evidence(
                 last_received=progress.last_at,
+                last_ended=progress.last_ended,
                 ended_in_order=progress.ended_in_order,
                 open_associations=progress.open_associations,
             ),
@@ -233,8 +235,8 @@ class Intake:
         decisions.record(tx, uid, [_recorded(study, one) for one in routed.decisions])
         wanted = [_new_job(study, one) for one in routed.jobs]
         for job in wanted:
-            jobs.create(tx, job, at=at)
-        jobs.supersede_unwanted(tx, uid, wanted=[job.id for job in wanted], at=at)
+            revisions.create(tx, job, at=at)
+        revisions.supersede_unwanted(tx, uid, wanted=[job.id for job in wanted], at=at)
         _log.info("study complete", study=uid, revision=study.revision, count=len(wanted))
 
 
@@ -315,12 +317,12 @@ def _recorded(study: Study, decision: routing.Decision) -> decisions.Recorded:
     )
 
 
-def _new_job(study: Study, routed: routing.NewJob) -> jobs.NewJob:
+def _new_job(study: Study, routed: routing.NewJob) -> revisions.NewJob:
     instances = {
         one.series_instance_uid: tuple(i.sop_instance_uid for i in one.instances)
         for one in study.series
     }
-    return jobs.NewJob(
+    return revisions.NewJob(
         key=routed.key,
         study_instance_uid=study.study_instance_uid,
         revision=study.revision,
@@ -328,7 +330,7 @@ def _new_job(study: Study, routed: routing.NewJob) -> jobs.NewJob:
         model=routed.model,
         model_digest=routed.model_digest,
         inputs={
-            name: jobs.JobInput(
+            name: JobInput(
                 series=series, instances=tuple(uid for one in series for uid in instances[one])
             )
             for name, series in routed.inputs.items()

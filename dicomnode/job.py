@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 
@@ -64,7 +64,7 @@ class Priority(StrEnum):
     STAT = "stat"
 
 
-def result_key(inputs: dict[str, Iterable[str]], *, model_digest: str) -> str:
+def result_key(inputs: Mapping[str, Iterable[str]], *, model_digest: str) -> str:
     """The idempotency key of a result: what went in, and what it was made with.
 
     The same images through the same weights give the same key, therefore the same UIDs, on every

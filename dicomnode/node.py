@@ -1,4 +1,4 @@
-"""The receiving side as one process: built from the configuration, top-down; runs until a signal."""
+"""The receiving side: one process, built from the configuration; runs until a signal."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ class Node:
         self._intake_thread.start()
         self._acceptor.start()
         self._announce()
-        _log.info("listening", port=self.port, ae_title=self._configuration.node.ae_title, removed=removed)
+        ae_title = self._configuration.node.ae_title
+        _log.info("listening", port=self.port, ae_title=ae_title, removed=removed)
 
     def stop(self) -> None:
         """End associations, write down what they brought, close."""

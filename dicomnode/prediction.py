@@ -26,7 +26,18 @@ class LabelMap:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Everything that one run of a model said about `volume`."""
+    """Everything that one run of a model said about `volume`.
+
+    Attributes:
+        volume: The grid of the answers.
+        also_shown: What else the model was shown, on grids of its own.
+    """
 
     volume: Volume
     answers: tuple[LabelMap, ...]
+    also_shown: tuple[Volume, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Volume, ...]:
+        """Everything that the model was shown."""
+        return (self.volume, *self.also_shown)

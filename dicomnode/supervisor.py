@@ -100,7 +100,9 @@ class Supervisor:
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches the supervisor alone, which ends the others in order.
     return subprocess.Popen(  # noqa: S603 - our own commands
-        command, start_new_session=True, preexec_fn=_end_with_parent  # noqa: PLW1509 - no threads yet
+        command,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509 - no threads yet
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     MRImageStorage,
 )
-from pydicom.valuerep import DS
+from pydicom.valuerep import DSfloat
 
 from dicomnode import bundle, uid
 
@@ -58,7 +58,8 @@ def value_at(points: Points) -> NDArray[np.int16]:
     """The brightness at each point: a slope along each axis, and the bodies on it."""
     slopes = (points - CENTER) @ np.array([3.0, 2.0, 1.0]) + 150
     bodies = np.array([BRIGHTNESS[label] for label in sorted(BRIGHTNESS)])[label_at(points)]
-    return np.round(slopes + bodies).astype(np.int16)
+    values: NDArray[np.int16] = np.round(slopes + bodies).astype(np.int16)
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +68,19 @@ class Phantom:
 
     Attributes:
         files: In an order that means nothing.
+        key: What the UIDs were derived from.
         affine: Maps (slice, row, column, 1) to patient coordinates; slices ascend along the normal.
     """
 
     folder: Path
     files: tuple[Path, ...]
+    key: str
     affine: NDArray[np.float64]
     shape: tuple[int, int, int]
+
+    def file_of(self, index: int) -> Path:
+        """The file of one slice, counted along the normal; of a series of single frames."""
+        return self.folder / _file_name(_instance_uid(self.key, str(index)))
 
     @property
     def points(self) -> Points:
@@ -148,7 +155,7 @@ def write_series(
         orientation=cosines, spacing=spacing, shape=shape, key=key, attributes=attributes or {}
     )
     folder.mkdir(parents=True, exist_ok=True)
-    phantom = Phantom(folder=folder, files=(), affine=scan.affine, shape=shape)
+    phantom = Phantom(folder=folder, files=(), key=key, affine=scan.affine, shape=shape)
     numbers = range(shape[0], 0, -1) if reversed else range(1, shape[0] + 1)
     if enhanced:
         datasets = [_enhanced(scan, phantom.values, numbers)]
@@ -161,7 +168,7 @@ def write_series(
         if edit is not None:
             edit(index, dataset)
     files = tuple(sorted(_write(folder, dataset) for dataset in datasets))
-    return Phantom(folder=folder, files=files, affine=scan.affine, shape=shape)
+    return replace(phantom, files=files)
 
 
 def a_bundle(**manifest: Any) -> bundle.Bundle:
@@ -225,7 +232,7 @@ def _header(scan: _Scan, *, sop_class: str, instance: str) -> Dataset:
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "M"]
     dataset.SOPClassUID = sop_class
-    dataset.SOPInstanceUID = uid.derived(scan.key, "instance", instance)
+    dataset.SOPInstanceUID = _instance_uid(scan.key, instance)
     dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = dataset.ContentDate = (
         "20240229"
     )
@@ -318,14 +325,21 @@ def _groups(scan: _Scan, index: int) -> Dataset:
     return groups
 
 
-def _ds(value: float) -> DS:
-    return DS(value, auto_format=True)
+def _ds(value: float) -> DSfloat:
+    return DSfloat(value, auto_format=True)
 
 
 def _write(folder: Path, dataset: Dataset) -> Path:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    name = hashlib.sha256(dataset.SOPInstanceUID.encode()).hexdigest()[:12]
-    path = folder / f"{name}.dcm"
+    path = folder / _file_name(dataset.SOPInstanceUID)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def _instance_uid(key: str, instance: str) -> str:
+    return uid.derived(key, "instance", instance)
+
+
+def _file_name(sop_instance_uid: str) -> str:
+    return f"{hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:12]}.dcm"

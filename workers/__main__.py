@@ -47,7 +47,7 @@ def main(
     try:
         _work(file, only)
     except NodeError as error:
-        _log.error("worker refuses to start", reason=error.reason, detail=error.detail)  # noqa: TRY400 - named
+        _log.error("worker refuses to start", reason=error.reason, detail=error.detail)
         raise typer.Exit(EXIT_MISCONFIGURED if isinstance(error, Misconfigured) else 1) from error
 
 

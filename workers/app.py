@@ -15,7 +15,7 @@ from celery import Celery, signals
 from kombu.exceptions import OperationalError
 
 from dicomnode import log
-from dicomnode.archive import jobs, leases
+from dicomnode.archive import jobs, leases, moves
 from dicomnode.archive.leases import Task
 from dicomnode.config import Configuration
 from dicomnode.job import JobState
@@ -166,7 +166,7 @@ def _report_death(surroundings: PerProcess, job_id: str, exception: BaseExceptio
             return
         if isinstance(exception, TimeLimitExceeded):
             detail = f"The model was stopped after {limits.timeout_s:g} s (worker.timeout_s)."
-            jobs.end(
+            moves.end(
                 tx,
                 job_id,
                 JobState.FAILED,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode import log
-from dicomnode.archive import deliveries, jobs
+from dicomnode.archive import deliveries, jobs, results
 from dicomnode.archive.deliveries import Delivery
-from dicomnode.archive.jobs import ResultFile
+from dicomnode.archive.results import ResultFile
 from dicomnode.config import Peer
 from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
 from dicomnode.network import sender
@@ -92,7 +92,7 @@ def _destination(peer: Peer) -> sender.Destination:
 def _parcel(context: Context, delivery: Delivery) -> Parcel:
     with context.database.read() as tx:
         job = jobs.job(tx, delivery.job)
-        files = jobs.results(tx, delivery.job)
+        files = results.of_job(tx, delivery.job)
     if job is None or not files:
         raise Failed("no-results", "The job has no results to deliver.")
     return Parcel(study_instance_uid=job.study_instance_uid, files=tuple(files))

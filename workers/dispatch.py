@@ -104,7 +104,7 @@ class Dispatcher:
         except RetryLater as error:
             _log.warning("dispatch waits", reason=error.reason, detail=error.detail)
             return _AFTER_FAULT_S
-        except Exception:
+        except Exception:  # noqa: BLE001 - the edge of this thread, see below
             # The edge of this thread: without it every later job would wait for ever.
             _log.exception("dispatch failed")
             return _AFTER_FAULT_S

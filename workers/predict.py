@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dicomnode import log, results, volume
-from dicomnode.archive import index, jobs
-from dicomnode.archive.jobs import Job, ResultFile
+from dicomnode.archive import index, moves
+from dicomnode.archive import results as kept_results
+from dicomnode.archive.jobs import Job
+from dicomnode.archive.results import ResultFile
 from dicomnode.bundle import Bundle
 from dicomnode.errors import Failed, Misconfigured, NodeError, NotApplicable, RetryLater
 from dicomnode.job import JobState
@@ -51,7 +53,7 @@ def predict(context: Context, models: Models, job_id: str) -> None:
     pending again.
     """
     with context.database.write() as tx:
-        job = jobs.claim(
+        job = moves.claim(
             tx,
             job_id,
             owner=context.owner,
@@ -77,9 +79,7 @@ def predict(context: Context, models: Models, job_id: str) -> None:
         _keep(context, job, files, watch)
 
 
-def _run(
-    context: Context, models: Models, job: Job, watch: Stopwatch
-) -> tuple[ResultFile, ...]:
+def _run(context: Context, models: Models, job: Job, watch: Stopwatch) -> tuple[ResultFile, ...]:
     bundle = _bundle(context, job)
     with watch.time("model"):
         model = models.get(bundle)
@@ -87,14 +87,33 @@ def _run(
         inputs = _load(context, job, bundle)
     with watch.time("infer"):
         prediction = model.predict(inputs)
-    created = datetime.fromtimestamp(job.created_at, tz=UTC)
     with watch.time("build"):
-        built = results.build(prediction, bundle=bundle, key=job.key, created=created)
+        built = results.build(
+            prediction,
+            bundle=bundle,
+            key=job.key,
+            # In the zone of this machine: what a result is dated by is the hospital's wall clock.
+            created=datetime.fromtimestamp(job.created_at, tz=UTC).astimezone(),
+            predecessor=_predecessor(context, job),
+        )
     with watch.time("check"), _folder(context, job) as folder:
-        written = results.write(built, folder)
-        results.check(written, prediction=prediction, bundle=bundle, key=job.key)
+        paths = results.write(built, folder)
+        results.check(paths, prediction=prediction, bundle=bundle, key=job.key)
         results.overlay(prediction, bundle=bundle).save(folder / OVERLAY)
-    return tuple(_result_file(job, one) for one in written)
+        return tuple(_kept(job, *pair) for pair in zip(built, paths, strict=True))
+
+
+def _predecessor(context: Context, job: Job) -> results.Predecessor | None:
+    """The report that this job's takes the place of, where an earlier revision gave one."""
+    with context.database.read() as tx:
+        report = kept_results.superseded_report(tx, job.id)
+    if report is None:
+        return None
+    return results.Predecessor(
+        study_instance_uid=job.study_instance_uid,
+        series_instance_uid=report.series_instance_uid,
+        sop_instance_uid=report.sop_instance_uid,
+    )
 
 
 def _bundle(context: Context, job: Job) -> Bundle:
@@ -143,27 +162,21 @@ def _folder(context: Context, job: Job) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _result_file(job: Job, written: results.Written) -> ResultFile:
+def _kept(job: Job, result: results.Result, path: Path) -> ResultFile:
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
     return ResultFile(
-        kind=written.kind,
-        sop_instance_uid=written.sop_instance_uid,
-        series_instance_uid=written.series_instance_uid,
-        path=f"{RESULTS}/{job.id}/{written.path.name}",
-        digest=written.digest,
+        kind=result.kind,
+        sop_instance_uid=str(result.dataset.SOPInstanceUID),
+        series_instance_uid=str(result.dataset.SeriesInstanceUID),
+        path=f"{RESULTS}/{job.id}/{path.name}",
+        digest=digest,
     )
 
 
-def digest_of(file: Path) -> str:
-    """SHA-256, in hex."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _keep(
-    context: Context, job: Job, files: Sequence[ResultFile], watch: Stopwatch
-) -> None:
+def _keep(context: Context, job: Job, files: Sequence[ResultFile], watch: Stopwatch) -> None:
     with context.database.write() as tx:
-        kept = jobs.predicted(
+        kept = moves.predicted(
             tx,
             job.id,
             files,
@@ -177,11 +190,9 @@ def _keep(
     )
 
 
-def _end(
-    context: Context, job: Job, state: JobState, error: NodeError, watch: Stopwatch
-) -> None:
+def _end(context: Context, job: Job, state: JobState, error: NodeError, watch: Stopwatch) -> None:
     with context.database.write() as tx:
-        jobs.end(
+        moves.end(
             tx,
             job.id,
             state,
@@ -199,7 +210,7 @@ def _try_again(context: Context, job: Job, error: RetryLater, watch: Stopwatch) 
         _end(context, job, JobState.FAILED, error, watch)
         return
     with context.database.write() as tx:
-        jobs.try_again(
+        moves.try_again(
             tx,
             job.id,
             owner=context.owner,

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from dicomnode.archive import jobs, journal, tables
+from dicomnode.archive import journal, moves, tables
 from dicomnode.archive.journal import Kind
 from dicomnode.job import DeliveryState, JobState
 
@@ -160,8 +160,8 @@ def _settle_job(tx: Connection, job_id: str, *, at: float) -> bool:
         return True
     failed = [one for one in every if one.state is DeliveryState.FAILED]
     if not failed:
-        return jobs.finish_delivering(tx, job_id, JobState.DELIVERED, at=at)
-    return jobs.finish_delivering(
+        return moves.finish_delivering(tx, job_id, JobState.DELIVERED, at=at)
+    return moves.finish_delivering(
         tx,
         job_id,
         JobState.FAILED,

@@ -41,12 +41,15 @@ class Progress:
     """How far the receiving of one study has come.
 
     Attributes:
+        last_at: When the last instance came.
+        last_ended: When the last association that brought something ended.
         ended_in_order: Whether each association that brought something was released.
         open_associations: How many of them are not over.
     """
 
     study: Study = field(repr=False)
     last_at: float
+    last_ended: float | None
     ended_in_order: bool
     open_associations: int
 
@@ -313,27 +316,29 @@ def progress(tx: Connection, study_instance_uid: str) -> Progress | None:
         )
     )
     ends = _ends(tx, study_instance_uid)
+    times = [at for _, at in ends if at is not None]
     return Progress(
         study=found,
         last_at=float(last_at or 0.0),
-        ended_in_order=all(end == End.RELEASED for end in ends),
-        open_associations=sum(end is None for end in ends),
+        last_ended=max(times, default=None),
+        ended_in_order=all(end == End.RELEASED for end, _ in ends),
+        open_associations=sum(end is None for end, _ in ends),
     )
 
 
-def _ends(tx: Connection, study_instance_uid: str) -> list[str | None]:
-    """How each association that brought instances of the study ended; `None`: it has not.
+def _ends(tx: Connection, study_instance_uid: str) -> list[tuple[str | None, float | None]]:
+    """How and when each association that brought instances of the study ended; `None`: not yet.
 
     What was found on disk at start came by an association that nobody saw end.
     """
     instance, association = tables.instance, tables.association
     rows = tx.execute(
-        select(instance.c.association, association.c.id, association.c.end)
+        select(instance.c.association, association.c.id, association.c.end, association.c.ended_at)
         .outerjoin(association, association.c.id == instance.c.association)
         .where(instance.c.study_instance_uid == study_instance_uid)
         .distinct()
     )
-    return [row.end if row.id is not None else End.UNKNOWN for row in rows]
+    return [(row.end if row.id is not None else End.UNKNOWN, row.ended_at) for row in rows]
 
 
 def complete(

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, func, or_, select, update
 
-from dicomnode.archive import jobs, journal, tables
+from dicomnode.archive import journal, moves, tables
 from dicomnode.archive.journal import Kind
 from dicomnode.job import DeliveryState, JobState
 
@@ -184,7 +184,7 @@ def hand_back(tx: Connection, *, owner: str, at: float) -> list[str]:
         select(job.id).where(job.lease_owner == owner, job.state == JobState.PREDICTING)
     ).all()
     for job_id in held:
-        jobs.hand_back(tx, job_id, owner=owner, at=at)
+        moves.hand_back(tx, job_id, owner=owner, at=at)
     tx.execute(
         update(tables.delivery)
         .where(delivery.lease_owner == owner, delivery.state == DeliveryState.SENDING)

@@ -82,9 +82,9 @@ def _ping(url: str) -> None:
                 stream.flush()
                 _require_ok(stream.readline())
     except OSError as error:
+        why = error.strerror or error
         raise RetryLater(
-            "broker-unreachable",
-            f"{parts.hostname} does not answer ({error.strerror or error}). Is Redis running there?",
+            "broker-unreachable", f"{parts.hostname}: {why}. Is Redis running there?"
         ) from error
 
 

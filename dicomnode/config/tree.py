@@ -67,9 +67,18 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
 
 
 def _host(value: str) -> str:
-    if not value or value != value.strip() or re.search(r"[\s/@]", value):
+    # One colon makes it host:port; an IPv6 address has several.
+    if re.search(r"[\s/@\0]", value) or value.count(":") == 1 or not _is_resolvable(value):
         raise ValueError("expects the name or the address of a machine alone, such as 10.0.0.5")
     return value
+
+
+def _is_resolvable(host: str) -> bool:
+    """Whether Python could ask for its address; it raises on "a..b" otherwise than on a typo."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _device(value: str) -> str:
@@ -107,6 +116,7 @@ class _Table(BaseModel):
         strict=True,
         validate_default=True,
         use_attribute_docstrings=True,
+        field_title_generator=lambda key, _: key,
     )
 
 

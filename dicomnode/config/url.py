@@ -12,9 +12,7 @@ MEMORY = "memory"
 REDIS = "redis"
 
 
-def database(
-    text: str, *, absolute: Callable[[Path], Path], password_file: Path | None
-) -> str:
+def database(text: str, *, absolute: Callable[[Path], Path], password_file: Path | None) -> str:
     """The URL of the database as SQLAlchemy takes it: absolute path, password included.
 
     Args:

@@ -6,6 +6,7 @@ Nothing here is left to chance or to the clock: the same run gives the same byte
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -14,16 +15,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.valuerep import DS
+from pydicom.uid import UID
+from pydicom.valuerep import DSfloat
 
 from dicomnode import __version__, bundle, uid
 from dicomnode.bundle import Bundle, Code, Segment
-from dicomnode.errors import Misconfigured, ModelFailed
+from dicomnode.errors import Misconfigured, ModelFailed, UnsuitableSeries
 from dicomnode.prediction import LabelMap, Prediction
 
-#: What says whose a result is, copied verbatim from the source: the modules Patient (PS3.3 C.7.1.1),
-#: Clinical Trial Subject (C.7.1.3), General Study (C.7.2.1), Patient Study (C.7.2.2), Clinical Trial
-#: Study (C.7.2.3), and what SOP Common (C.12.1) says of how they are written.
+#: What says whose a result is, copied verbatim from the source: the modules Patient (PS3.3
+#: C.7.1.1), Clinical Trial Subject (C.7.1.3), General Study (C.7.2.1), Patient Study (C.7.2.2) and
+#: Clinical Trial Study (C.7.2.3), and what SOP Common (C.12.1) says of how they are written.
 IDENTITY = (
     "SpecificCharacterSet",
     "TimezoneOffsetFromUTC",
@@ -103,11 +105,11 @@ MAX_SERIES_DESCRIPTION = 64  # an LO, PS3.5 6.2
 
 NODE = "dicomnode"
 #: Which program wrote the file (PS3.10 7.1), and the device that observes in a report.
-IMPLEMENTATION_CLASS_UID = uid.derived(NODE, "implementation")
+IMPLEMENTATION_CLASS_UID = UID(uid.derived(NODE, "implementation"))
 NODE_DEVICE_UID = uid.derived(NODE, "device", __version__)
 
-# CID 7005 "Contributing Equipment Purpose of Reference"; the second is IHE AI Results 6.5.3.1, which
-# prints this code until DICOM has one.
+# Contributing Equipment Purpose of Reference: CID 7005, which has no code for an algorithm; the
+# second is the one that IHE AI Results 6.5.3.1 prints.
 _ACQUISITION = Code(value="109101", scheme="DCM", meaning="Acquisition Equipment")
 PROCESSING_ALGORITHM = Code(value="Newcode1", scheme="99IHE", meaning="Processing Algorithm")
 
@@ -121,6 +123,14 @@ _ACQUIRED_BY = (
     "DeviceSerialNumber",
     "SoftwareVersions",
 )
+
+#: keyword → why the inputs of a model may have only one value of it.
+_ONE_FOR_ALL_INPUTS = {
+    "PatientID": "mixed-patients",
+    "PatientName": "mixed-patients",
+    "StudyInstanceUID": "mixed-studies",
+    "FrameOfReferenceUID": "two-frames-of-reference",
+}
 
 _VOLUME_DECIMALS = 6  # of a millilitre: a thousandth of a cubic millimetre
 
@@ -244,7 +254,9 @@ def require_sound(prediction: Prediction, model: Bundle) -> None:
     Raises:
         Misconfigured: The manifest's words cannot be written in every source's character set.
         ModelFailed: An output is missing or unknown, lies on another grid or has an unknown label.
+        UnsuitableSeries: The model was shown images that do not belong together.
     """
+    _require_belonging(prediction)
     manifest = model.manifest
     # The source's character set stays as it is, and all that it is sure to have is ASCII.
     if not manifest.model_dump_json(exclude={"intended_use"}).isascii():
@@ -258,6 +270,13 @@ def require_sound(prediction: Prediction, model: Bundle) -> None:
         )
     for answer in prediction.answers:
         _require_sound(answer, prediction.volume.array.shape, model)
+
+
+def _require_belonging(prediction: Prediction) -> None:
+    for other in prediction.also_shown:
+        for keyword, reason in _ONE_FOR_ALL_INPUTS.items():
+            if other.header.get(keyword) != prediction.volume.header.get(keyword):
+                raise UnsuitableSeries(reason, f"{keyword} is not the same in all inputs.")
 
 
 def _require_sound(answer: LabelMap, shape: tuple[int, ...], model: Bundle) -> None:
@@ -286,14 +305,16 @@ def code_item(code: bundle.Code) -> Dataset:
     return item
 
 
-def decimal(value: float) -> DS:
+def decimal(value: float) -> DSfloat:
     """A decimal string of at most 16 characters (PS3.5 6.2)."""
-    return DS(value, auto_format=True)
+    return DSfloat(value, auto_format=True)
 
 
 def complete(dataset: Dataset, run: Run, *, kind: Kind) -> None:
     """Say in a result whose it is, which series it is in, what made it, and when."""
-    _copy_identity(dataset, run.header)
+    _copy(IDENTITY, run.header, dataset)
+    if kind == "seg":  # the series of a report has no body part (PS3.3 C.17.1)
+        _copy(BODY, run.header, dataset)
     dataset.SeriesNumber = SERIES_NUMBER[kind]
     dataset.InstanceNumber = 1
     dataset.SeriesDescription = series_description(run.bundle)
@@ -301,15 +322,15 @@ def complete(dataset: Dataset, run: Run, *, kind: Kind) -> None:
     dataset.SeriesDate = dataset.ContentDate = dataset.InstanceCreationDate = date
     dataset.SeriesTime = dataset.ContentTime = dataset.InstanceCreationTime = time
     dataset.Manufacturer = dataset.ManufacturerModelName = NODE
-    # A program has no serial number, and a SEG must have one (PS3.3 C.7.5.2): its version stands in.
+    # A SEG must have a serial number (PS3.3 C.7.5.2) and a program has none: its version stands in.
     dataset.SoftwareVersions = dataset.DeviceSerialNumber = __version__
     dataset.ContributingEquipmentSequence = _contributors(run)
     dataset.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     dataset.file_meta.ImplementationVersionName = f"{NODE}_{__version__}"[:16]  # an SH
 
 
-def _copy_identity(dataset: Dataset, header: Dataset) -> None:
-    for keyword in (*IDENTITY, *BODY):
+def _copy(keywords: Iterable[str], header: Dataset, dataset: Dataset) -> None:
+    for keyword in keywords:
         if keyword in header:
             dataset[keyword] = copy.deepcopy(header[keyword])
         elif keyword in _NEVER_ABSENT:
@@ -337,8 +358,8 @@ def _contributors(run: Run) -> list[Dataset]:
     return [scanner, algorithm]
 
 
-def blank(sop_class_uid: str, sop_instance_uid: str, *, run: Run) -> Dataset:
-    """A stand-in for a source: its place in the study, and of the patient nothing.
+def blank(sop_class_uid: str, sop_instance_uid: str, *, header: Dataset) -> Dataset:
+    """A stand-in for a source of the series of `header`: its place, and of the patient nothing.
 
     highdicom takes identity from the sources and refuses what it finds odd there; the identity is
     not its business here: `complete` copies it.
@@ -346,8 +367,8 @@ def blank(sop_class_uid: str, sop_instance_uid: str, *, run: Run) -> Dataset:
     dataset = Dataset()
     dataset.SOPClassUID = sop_class_uid
     dataset.SOPInstanceUID = sop_instance_uid
-    dataset.StudyInstanceUID = run.header.StudyInstanceUID
-    dataset.SeriesInstanceUID = run.header.SeriesInstanceUID
+    dataset.StudyInstanceUID = header.StudyInstanceUID
+    dataset.SeriesInstanceUID = header.SeriesInstanceUID
     for keyword in _NEVER_ABSENT:
         setattr(dataset, keyword, None)
     return dataset

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import highdicom as hd
-import numpy as np
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
@@ -21,7 +20,7 @@ from dicomnode.volume import SliceSource
 
 CONTENT_LABEL = "SEGMENTATION"  # a CS
 
-# The stand-ins that highdicom sees are numbered: its references are turned into the real ones after.
+# The stand-ins that highdicom sees are numbered; its references are made real ones afterwards.
 _STAND_IN = "2.25."
 
 
@@ -50,6 +49,7 @@ def build(run: Run, answer: LabelMap) -> Dataset:
         omit_empty_frames=False,
     )
     _refer(dataset, run.prediction.volume.sources, series=run.header.SeriesInstanceUID)
+    dataset.ContentCreatorName = None  # type 2 (PS3.3 Table 10-12): nobody drew this
     _name_dimensions(dataset, uid.derived(run.key, "seg", answer.output, "dimensions"))
     common.complete(dataset, run, kind="seg")
     return dataset
@@ -58,7 +58,7 @@ def build(run: Run, answer: LabelMap) -> Dataset:
 def _stand_in(run: Run, index: int) -> Dataset:
     """One slice of the volume as the single-frame image that highdicom takes for a source."""
     volume = run.prediction.volume
-    dataset = common.blank(MRImageStorage, f"{_STAND_IN}{index + 1}", run=run)
+    dataset = common.blank(MRImageStorage, f"{_STAND_IN}{index + 1}", header=run.header)
     dataset.Modality = volume.modality
     dataset.FrameOfReferenceUID = volume.frame_of_reference_uid
     dataset.PositionReferenceIndicator = run.header.get("PositionReferenceIndicator")
@@ -66,12 +66,12 @@ def _stand_in(run: Run, index: int) -> Dataset:
     dataset.ImageOrientationPatient = [common.decimal(v) for v in volume.orientation]
     dataset.ImagePositionPatient = [common.decimal(v) for v in volume.sources[index].position]
     dataset.PixelSpacing = [common.decimal(v) for v in volume.pixel_spacing]
-    dataset.SliceThickness = run.header.get("SliceThickness")
-    dataset.SpacingBetweenSlices = common.decimal(volume.spacing[0])
+    dataset.SliceThickness = common.decimal(volume.slice_thickness or volume.slice_distance)
+    dataset.SpacingBetweenSlices = common.decimal(volume.slice_distance)
     return dataset
 
 
-def _description(run: Run, output: str, item: Numbered) -> Dataset:
+def _description(run: Run, output: str, item: Numbered) -> hd.seg.SegmentDescription:
     """An item of the Segment Sequence (PS3.3 C.8.20.4)."""
     segment, manifest = item.segment, run.bundle.manifest
     region = segment.anatomic_region

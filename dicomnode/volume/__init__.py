@@ -63,6 +63,8 @@ class Volume:
         orientation: Image Orientation (Patient) (0020,0037) as the first slice has it.
         pixel_spacing: Pixel Spacing (0028,0030) as the first slice has it: mm between rows,
             mm between columns.
+        slice_thickness: Slice Thickness (0018,0050) of the first slice in mm; `None` where the
+            source does not say.
         header: The first slice's instance without its pixels: results copy the identity from it.
     """
 
@@ -73,11 +75,12 @@ class Volume:
     frame_of_reference_uid: str
     orientation: tuple[float, ...] = field(repr=False)
     pixel_spacing: tuple[float, float] = field(repr=False)
+    slice_thickness: float | None = field(repr=False)
     header: Dataset = field(repr=False)
 
     @cached_property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance in mm between slices, between rows, between columns."""
+        """Step in mm to the next slice, row and column."""
         slices, rows, columns = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(slices), float(rows), float(columns)
 
@@ -85,6 +88,11 @@ class Volume:
     def voxel_mm3(self) -> float:
         """Volume of one voxel in mm³; right for a tilted gantry, too."""
         return abs(float(np.linalg.det(self.affine[:3, :3])))
+
+    @property
+    def slice_distance(self) -> float:
+        """Distance in mm between slices along their normal, even where the gantry is tilted."""
+        return self.voxel_mm3 / (self.spacing[1] * self.spacing[2])
 
     @property
     def plane(self) -> Plane:
@@ -211,5 +219,6 @@ def _volume(
         frame_of_reference_uid=str(first.dataset.FrameOfReferenceUID),
         orientation=tuple(map(float, first.orientation)),
         pixel_spacing=(between_rows, between_columns),
+        slice_thickness=first.slice_thickness,
         header=Dataset({e.tag: e for e in first.dataset if e.keyword not in _PIXEL_KEYWORDS}),
     )

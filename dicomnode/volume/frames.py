@@ -61,6 +61,7 @@ class Frame:
         dataset: The whole instance.
         orientation: Image Orientation (Patient): direction cosines of the rows, of the columns.
         pixel_spacing: Pixel Spacing: mm between rows, mm between columns.
+        slice_thickness: Slice Thickness in mm; `None` where the image does not say.
         rescale: Rescale Slope and Intercept; `None` where there are none.
     """
 
@@ -68,6 +69,7 @@ class Frame:
     source: SliceSource
     orientation: NDArray[np.float64]
     pixel_spacing: NDArray[np.float64]
+    slice_thickness: float | None
     rescale: tuple[float, float] | None
 
     @property
@@ -121,6 +123,7 @@ def _frame(dataset: Dataset, number: int | None) -> Frame:
     orientation = _numbers(dataset, number, "PlaneOrientation", "ImageOrientationPatient", count=6)
     spacing = _numbers(dataset, number, "PixelMeasures", "PixelSpacing", count=2)
     x, y, z = _numbers(dataset, number, "PlanePosition", "ImagePositionPatient", count=3)
+    thickness = _attribute(dataset, number, "PixelMeasures", "SliceThickness")
     rows, columns = orientation[:3], orientation[3:]
     skew = (rows @ rows - 1, columns @ columns - 1, rows @ columns)
     if np.abs(skew).max() > UNIT_TOLERANCE or spacing.min() <= 0:
@@ -143,6 +146,7 @@ def _frame(dataset: Dataset, number: int | None) -> Frame:
         ),
         orientation=orientation,
         pixel_spacing=spacing,
+        slice_thickness=float(thickness) if thickness else None,
         rescale=_rescale(dataset, number),
     )
 

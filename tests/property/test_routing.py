@@ -17,8 +17,8 @@ SOP_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("2", "4", "7"
 NEVER = "UNRELATED"
 
 # Few values, so that rules fit, fail, and cannot tell about equally often.
-modalities = st.sampled_from(["MR", "CT", "PT", None])
-echo_times = st.sampled_from([10, 90.0, "90", "long", "", None])
+modalities: st.SearchStrategy[HeaderValue] = st.sampled_from(["MR", "CT", "PT", None])
+echo_times: st.SearchStrategy[HeaderValue] = st.sampled_from([10, 90.0, "90", "long", "", None])
 headers = st.fixed_dictionaries({}, optional={"Modality": modalities, "EchoTime": echo_times})
 forms = {
     "Modality": st.sampled_from(["MR", ["CT", "MR"], {"not": "CT"}, {"exists": True}]),

@@ -9,7 +9,19 @@ import alembic.autogenerate
 import alembic.migration
 import pytest
 
-from dicomnode.archive import accounts, decisions, deliveries, index, jobs, journal, leases, tables
+from dicomnode.archive import (
+    accounts,
+    decisions,
+    deliveries,
+    index,
+    jobs,
+    journal,
+    leases,
+    moves,
+    results,
+    revisions,
+    tables,
+)
 from dicomnode.archive.arrival import End, Ended, Opened
 from dicomnode.archive.database import Database
 from dicomnode.archive.leases import Task
@@ -28,8 +40,8 @@ def new_job(
     series: str = "1.2.3.1",
     priority: Priority = Priority.ROUTINE,
     send_to: tuple[str, ...] = ("pacs",),
-) -> jobs.NewJob:
-    return jobs.NewJob(
+) -> revisions.NewJob:
+    return revisions.NewJob(
         key=key,
         study_instance_uid=STUDY,
         revision=revision,
@@ -78,7 +90,7 @@ def claim(
     database: Database, job_id: str, *, owner: str = "me", at: float = NOW
 ) -> jobs.Job | None:
     with database.write() as tx:
-        return jobs.claim(tx, job_id, owner=owner, at=at, lease_s=10)
+        return moves.claim(tx, job_id, owner=owner, at=at, lease_s=10)
 
 
 def state(database: Database, job_id: str) -> jobs.Job:
@@ -88,8 +100,8 @@ def state(database: Database, job_id: str) -> jobs.Job:
     return found
 
 
-def result(kind: str) -> jobs.ResultFile:
-    return jobs.ResultFile(
+def result(kind: str) -> results.ResultFile:
+    return results.ResultFile(
         kind=kind,
         sop_instance_uid=f"2.25.{kind}",
         series_instance_uid="2.25.9",
@@ -98,10 +110,10 @@ def result(kind: str) -> jobs.ResultFile:
     )
 
 
-def to_delivering(database: Database, job: jobs.NewJob) -> list[deliveries.Delivery]:
+def to_delivering(database: Database, job: revisions.NewJob) -> list[deliveries.Delivery]:
     claim(database, job.id)
     with database.write() as tx:
-        assert jobs.predicted(
+        assert moves.predicted(
             tx,
             job.id,
             [result("seg"), result("sr")],
@@ -126,21 +138,21 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
 
 def test_the_same_job_is_created_once(with_study: Database) -> None:
     with with_study.write() as tx:
-        assert jobs.create(tx, new_job(), at=NOW)
-        assert not jobs.create(tx, new_job(revision=2), at=NOW)
+        assert revisions.create(tx, new_job(), at=NOW)
+        assert not revisions.create(tx, new_job(revision=2), at=NOW)
         assert len(jobs.of_study(tx, STUDY)) == 1
 
 
 def test_two_rules_that_ask_for_the_same_result_have_a_job_each(with_study: Database) -> None:
     with with_study.write() as tx:
-        assert jobs.create(tx, new_job("one"), at=NOW)
-        assert jobs.create(tx, new_job("two"), at=NOW)
+        assert revisions.create(tx, new_job("one"), at=NOW)
+        assert revisions.create(tx, new_job("two"), at=NOW)
         assert {job.key for job in jobs.of_study(tx, STUDY)} == {"key"}
 
 
 def test_of_many_workers_one_gets_a_job(with_study: Database) -> None:
     with with_study.write() as tx:
-        jobs.create(tx, new_job(), at=NOW)
+        revisions.create(tx, new_job(), at=NOW)
     got: list[str] = []
 
     def try_to(owner: str) -> None:
@@ -158,26 +170,26 @@ def test_of_many_workers_one_gets_a_job(with_study: Database) -> None:
 def test_who_does_not_hold_a_job_any_more_changes_nothing(with_study: Database) -> None:
     job = new_job()
     with with_study.write() as tx:
-        jobs.create(tx, job, at=NOW)
+        revisions.create(tx, job, at=NOW)
     claim(with_study, job.id, owner="slow")
     with with_study.write() as tx:
         assert leases.expire(tx, at=NOW + 11, attempts=3) == [job.id]
     assert claim(with_study, job.id, owner="other", at=NOW + 12)
     with with_study.write() as tx:
-        assert not jobs.predicted(
+        assert not moves.predicted(
             tx, job.id, [result("seg")], owner="slow", at=NOW, timings={}, device=""
         )
-        assert not jobs.end(
+        assert not moves.end(
             tx, job.id, JobState.FAILED, at=NOW, reason="r", detail="d", owner="slow"
         )
-        assert jobs.results(tx, job.id) == []
+        assert results.of_job(tx, job.id) == []
     assert state(with_study, job.id).state is JobState.PREDICTING
 
 
 def test_a_renewed_lease_does_not_expire(with_study: Database) -> None:
     job = new_job()
     with with_study.write() as tx:
-        jobs.create(tx, job, at=NOW)
+        revisions.create(tx, job, at=NOW)
     claim(with_study, job.id)
     with with_study.write() as tx:
         assert leases.renew(tx, owner="me", at=NOW + 8, lease_s=10) == 1
@@ -187,7 +199,7 @@ def test_a_renewed_lease_does_not_expire(with_study: Database) -> None:
 def test_a_job_whose_workers_die_is_parked_after_its_attempts(with_study: Database) -> None:
     job = new_job()
     with with_study.write() as tx:
-        jobs.create(tx, job, at=NOW)
+        revisions.create(tx, job, at=NOW)
     for attempt in (1, 2):
         assert claim(with_study, job.id, at=NOW + 20 * attempt)
         with with_study.write() as tx:
@@ -199,7 +211,7 @@ def test_a_job_whose_workers_die_is_parked_after_its_attempts(with_study: Databa
 def test_what_is_handed_back_costs_no_attempt(with_study: Database) -> None:
     job = new_job()
     with with_study.write() as tx:
-        jobs.create(tx, job, at=NOW)
+        revisions.create(tx, job, at=NOW)
     claim(with_study, job.id)
     with with_study.write() as tx:
         assert leases.hand_back(tx, owner="me", at=NOW) == [job.id]
@@ -212,9 +224,9 @@ def test_urgent_jobs_are_told_of_first_then_the_oldest(with_study: Database) -> 
     early = new_job("early", key="2")
     stat = new_job("stat", key="1", priority=Priority.STAT)
     with with_study.write() as tx:
-        jobs.create(tx, early, at=NOW)
-        jobs.create(tx, late, at=NOW + 1)
-        jobs.create(tx, stat, at=NOW + 2)
+        revisions.create(tx, early, at=NOW)
+        revisions.create(tx, late, at=NOW + 1)
+        revisions.create(tx, stat, at=NOW + 2)
         assert leases.due(tx, Task.PREDICT, at=NOW + 3, resend_s=15, window=2) == [
             stat.id,
             early.id,
@@ -224,7 +236,7 @@ def test_urgent_jobs_are_told_of_first_then_the_oldest(with_study: Database) -> 
 def test_a_hint_is_repeated_only_when_nobody_took_the_job_up(with_study: Database) -> None:
     job = new_job()
     with with_study.write() as tx:
-        jobs.create(tx, job, at=NOW)
+        revisions.create(tx, job, at=NOW)
         assert leases.due(tx, Task.PREDICT, at=NOW, resend_s=15, window=5) == [job.id]
         assert not leases.anything_due(tx, Task.PREDICT, at=NOW + 14, resend_s=15)
         assert leases.due(tx, Task.PREDICT, at=NOW + 15, resend_s=15, window=5) == [job.id]
@@ -235,7 +247,7 @@ def test_a_hint_is_repeated_only_when_nobody_took_the_job_up(with_study: Databas
 def test_no_more_is_sent_than_the_window_lets(with_study: Database) -> None:
     with with_study.write() as tx:
         for n in range(5):
-            jobs.create(tx, new_job(key=str(n), series=f"1.{n}"), at=NOW + n)
+            revisions.create(tx, new_job(key=str(n), series=f"1.{n}"), at=NOW + n)
         first = leases.due(tx, Task.PREDICT, at=NOW + 9, resend_s=15, window=2)
         assert len(first) == 2
         assert leases.due(tx, Task.PREDICT, at=NOW + 9, resend_s=15, window=2) == []
@@ -247,11 +259,11 @@ def test_no_more_is_sent_than_the_window_lets(with_study: Database) -> None:
 def test_a_newer_revision_supersedes_what_came_of_the_older(with_study: Database) -> None:
     old = new_job(key="old")
     with with_study.write() as tx:
-        jobs.create(tx, old, at=NOW)
+        revisions.create(tx, old, at=NOW)
     to_delivering(with_study, old)
     new = new_job(key="new", revision=2)
     with with_study.write() as tx:
-        jobs.create(tx, new, at=NOW + 1)
+        revisions.create(tx, new, at=NOW + 1)
         assert [d.state for d in deliveries.of_job(tx, old.id)] == [DeliveryState.CANCELLED]
     assert state(with_study, old.id).state is JobState.SUPERSEDED
     assert state(with_study, new.id).state is JobState.PENDING
@@ -259,23 +271,23 @@ def test_a_newer_revision_supersedes_what_came_of_the_older(with_study: Database
 
 def test_another_series_of_the_same_rule_is_not_superseded(with_study: Database) -> None:
     with with_study.write() as tx:
-        jobs.create(tx, new_job(key="1", series="1.1"), at=NOW)
-        jobs.create(tx, new_job(key="2", series="1.2"), at=NOW)
+        revisions.create(tx, new_job(key="1", series="1.1"), at=NOW)
+        revisions.create(tx, new_job(key="2", series="1.2"), at=NOW)
         assert {job.state for job in jobs.of_study(tx, STUDY)} == {JobState.PENDING}
 
 
 def test_an_open_job_that_the_new_revision_does_not_want_ends(with_study: Database) -> None:
     job = new_job()
     with with_study.write() as tx:
-        jobs.create(tx, job, at=NOW)
-        jobs.supersede_unwanted(tx, STUDY, wanted=[], at=NOW)
+        revisions.create(tx, job, at=NOW)
+        revisions.supersede_unwanted(tx, STUDY, wanted=[], at=NOW)
     assert state(with_study, job.id).state is JobState.SUPERSEDED
 
 
 def test_a_job_is_delivered_when_every_destination_has_confirmed(with_study: Database) -> None:
     job = new_job(send_to=("one", "two"))
     with with_study.write() as tx:
-        jobs.create(tx, job, at=NOW)
+        revisions.create(tx, job, at=NOW)
     for delivery in to_delivering(with_study, job):
         assert state(with_study, job.id).state is JobState.DELIVERING
         with with_study.write() as tx:
@@ -290,7 +302,7 @@ def test_one_destination_that_refuses_makes_the_job_failed_but_not_before_the_ot
 ) -> None:
     job = new_job(send_to=("one", "two"))
     with with_study.write() as tx:
-        jobs.create(tx, job, at=NOW)
+        revisions.create(tx, job, at=NOW)
     one, two = to_delivering(with_study, job)
     with with_study.write() as tx:
         claimed = deliveries.claim(tx, one.id, owner="me", at=NOW, lease_s=10)
@@ -308,7 +320,7 @@ def test_one_destination_that_refuses_makes_the_job_failed_but_not_before_the_ot
 def test_a_delivery_that_is_put_off_waits_its_time(with_study: Database) -> None:
     job = new_job()
     with with_study.write() as tx:
-        jobs.create(tx, job, at=NOW)
+        revisions.create(tx, job, at=NOW)
     (delivery,) = to_delivering(with_study, job)
     with with_study.write() as tx:
         claimed = deliveries.claim(tx, delivery.id, owner="me", at=NOW, lease_s=10)
@@ -323,9 +335,9 @@ def test_a_delivery_that_is_put_off_waits_its_time(with_study: Database) -> None
 
 def test_a_move_that_is_not_in_the_table_is_a_fault(with_study: Database) -> None:
     with with_study.write() as tx:
-        jobs.create(tx, new_job(), at=NOW)
+        revisions.create(tx, new_job(), at=NOW)
         with pytest.raises(ValueError, match="no such move"):
-            jobs._move(tx, new_job().id, {JobState.DELIVERED}, JobState.PENDING, at=NOW)
+            moves.move(tx, new_job().id, {JobState.DELIVERED}, JobState.PENDING, at=NOW)
 
 
 def test_the_account_adds_up_at_every_step(database: Database) -> None:
@@ -346,7 +358,7 @@ def test_the_account_adds_up_at_every_step(database: Database) -> None:
     with database.write() as tx:
         index.complete(tx, STUDY, revision=1, because="", at=NOW)
         index.complete(tx, "1.9", revision=1, because="", at=NOW)
-        jobs.create(tx, job, at=NOW)
+        revisions.create(tx, job, at=NOW)
     assert (account().in_progress, account().not_applicable) == (1, 1)
     (delivery,) = to_delivering(database, job)
     assert account().in_progress == 1
@@ -440,7 +452,7 @@ def test_the_journal_of_a_study_tells_its_associations_too(database: Database) -
 def test_two_deliveries_have_different_ids(with_study: Database) -> None:
     job = new_job(send_to=("one", "two"))
     with with_study.write() as tx:
-        jobs.create(tx, job, at=NOW)
+        revisions.create(tx, job, at=NOW)
     one, two = to_delivering(with_study, job)
     assert one.id != two.id
     assert replace(one, id=two.id, destination="two") == two

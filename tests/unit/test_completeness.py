@@ -92,6 +92,7 @@ CANNOT_TELL = "Neither instance numbers nor slice positions tell whether somethi
         placed(0, 5),
         placed(0, 0, 0),
         numbered(1, None),
+        numbered(1, 1, 1),
         numbered(1, "two"),
         numbered(1, 1.5),
         numbered("nan", "inf"),

@@ -460,6 +460,12 @@ def test_the_slices_of_a_multi_frame_instance_are_left_to_the_volume(
     assert outcomes(routed) == {"1.2.3": "job"}
 
 
+def test_a_route_counts_instances_whatever_they_hold() -> None:
+    one = series_of("1.2.3", count=1, sop_class=ENHANCED_CT, NumberOfFrames=40)
+    decision = the_decision(routing.route(study_of(one), [a_rule(image={"instances": ">=16"})]))
+    assert (decision.outcome, decision.value) == (Outcome.NOT_APPLICABLE, "1")
+
+
 @pytest.mark.parametrize("frames", [1, "1", "1 ", "0", None, ""])
 def test_an_instance_of_one_frame_is_one_slice(tmp_path: Path, frames: HeaderValue) -> None:
     one = series_of(

@@ -11,7 +11,7 @@ called in a worker's child: never before the fork.
 
 from __future__ import annotations
 
-import importlib
+import warnings
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -36,9 +36,16 @@ def load_model(bundle: Bundle, *, device: str) -> LoadedModel:
             `weights-unfit`, …).
         ModelFailed: `bundle-error`: the bundle's own code failed.
     """
-    from workers.inference.model import LoadedModel  # noqa: PLC0415 - torch comes after the fork
+    return _imported().of(bundle, device=device)
 
-    return LoadedModel.of(bundle, device=device)
+
+def _imported() -> type[LoadedModel]:
+    with warnings.catch_warnings():
+        # MONAI uses parts of torch that torch deprecates: not the node's to mend.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from workers.inference.model import LoadedModel  # noqa: PLC0415 - after the fork
+
+    return LoadedModel
 
 
 class Models:
@@ -51,8 +58,8 @@ class Models:
 
     @staticmethod
     def warm_up() -> None:
-        """Import torch and MONAI now: it takes seconds, and a child has them before its first job."""
-        importlib.import_module("workers.inference.model")
+        """Import torch and MONAI now, which takes seconds, and not at the first job."""
+        _imported()
 
     def get(self, bundle: Bundle) -> LoadedModel:
         """The model of `bundle`, known by its digest: loaded now, or warm.

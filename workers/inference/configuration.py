@@ -7,7 +7,10 @@ What it would have to leave out silently is refused.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,13 +81,23 @@ def parts(root: Path, *, device: str, reader: VolumeReader) -> Parts:
     """
     parser = _parser(root, device=device, reader=reader)
     _require_understood(parser)
-    inferer = _first(parser, _INFERER)
-    return Parts(
-        preprocessing=_transform(parser, _PREPROCESSING),
-        network=_network(parser, root, device=device),
-        inferer=SimpleInferer() if inferer is None else inferer,
-        postprocessing=_transform(parser, _POSTPROCESSING),
-    )
+    with _other_readers_silent():
+        inferer = _first(parser, _INFERER)
+        return Parts(
+            preprocessing=_transform(parser, _PREPROCESSING),
+            network=_network(parser, root, device=device),
+            inferer=SimpleInferer() if inferer is None else inferer,
+            postprocessing=_transform(parser, _POSTPROCESSING),
+        )
+
+
+@contextmanager
+def _other_readers_silent() -> Iterator[None]:
+    """MONAI's loaders make every reader that there is; one warns of a decoder that is not there."""
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        yield
 
 
 def _parser(root: Path, *, device: str, reader: VolumeReader) -> ConfigParser:

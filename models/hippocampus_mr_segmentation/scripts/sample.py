@@ -26,7 +26,9 @@ from dicomnode import uid
 from scripts.training import cases
 
 #: Voxels of 1 mm on NIfTI's axes: to the right, to the front, to the head (RAS).
-SHAPE = (34, 50, 40)
+SHAPE = (34, 50, 36)
+#: Where the centre of the hippocampus lies in it: as in the training images, low and near the middle.
+CENTRE = np.array([14.5, 25.0, 14.5])
 #: How many images are averaged: enough that none can be recognised, few enough to stay sharp.
 AVERAGED = 24
 ROUNDS = 2
@@ -46,7 +48,9 @@ def average(dataset_dir: str) -> Image:
     mean = _mean([_moved(images[index], start) for index, start in zip(chosen, starts)])
     for _ in range(ROUNDS):
         starts = [_aligned(images[index], start, mean) for index, start in zip(chosen, starts)]
-        mean = _mean([_moved(images[index], start) for index, start in zip(chosen, starts)])
+        mean = _mean(
+            [_moved(images[index], start, order=3) for index, start in zip(chosen, starts)]
+        )
     return (mean - mean.mean()) / mean.std()
 
 
@@ -73,22 +77,23 @@ def _most_alike(labels: tuple[Image, ...], centres: tuple[Image, ...]) -> list[i
 
 
 def _start(centre: Image) -> Image:
-    """Parameters of a move: a shift that brings `centre` to the middle, no turn, no scaling."""
-    return np.concatenate([centre - _MIDDLE, np.zeros(6)])
+    """Parameters of a move: a shift that brings `centre` to `CENTRE`, no turn, no scaling."""
+    return np.concatenate([centre - CENTRE, np.zeros(6)])
 
 
-def _moved(image: Image, move: Image) -> Image:
+def _moved(image: Image, move: Image, *, order: int = 1) -> Image:
     """`image` on the grid of `SHAPE`; not a number where it does not reach.
 
     Args:
         image: On a grid of 1 mm.
         move: Shift (3, voxels), turn (3, radians about each axis), scaling (3, logarithm).
+        order: Of the spline that interpolates.
     """
     shift, turn, scaling = move[:3], move[3:6], move[6:]
     matrix = _rotation(turn) * np.exp(scaling)
-    offset = _MIDDLE + shift - matrix @ _MIDDLE
+    offset = CENTRE + shift - matrix @ CENTRE
     return ndimage.affine_transform(
-        image, matrix, offset, output_shape=SHAPE, order=1, mode="constant", cval=np.nan
+        image, matrix, offset, output_shape=SHAPE, order=order, mode="constant", cval=np.nan
     )
 
 

@@ -1,0 +1,65 @@
+"""The result objects of a job: which files were checked and kept, in the order of sending."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from dicomnode.archive import tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultFile:
+    """A result object that was checked and kept."""
+
+    kind: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    path: str  # relative to the data folder
+    digest: str
+
+
+def of_job(tx: Connection, job_id: str) -> list[ResultFile]:
+    """The kept results of a job, in the order in which they are sent."""
+    columns = tables.result.c
+    rows = tx.execute(select(tables.result).where(columns.job == job_id).order_by(columns.position))
+    return [
+        ResultFile(
+            kind=row.kind,
+            sop_instance_uid=row.sop_instance_uid,
+            series_instance_uid=row.series_instance_uid,
+            path=row.path,
+            digest=row.digest,
+        )
+        for row in rows
+    ]
+
+
+def superseded_report(tx: Connection, job_id: str) -> ResultFile | None:
+    """The report of the job that `job_id` superseded, where that one had come so far."""
+    older = tx.scalars(
+        select(tables.job.c.id)
+        .where(tables.job.c.superseded_by == job_id)
+        .order_by(tables.job.c.created_at.desc())
+    ).all()
+    reports = [one for each in older for one in of_job(tx, each) if one.kind == "sr"]
+    return reports[0] if reports else None
+
+
+def record(tx: Connection, job_id: str, kept: Sequence[ResultFile]) -> None:
+    """Say which results a job has, in place of any that it had before."""
+    tx.execute(tables.result.delete().where(tables.result.c.job == job_id))
+    for position, one in enumerate(kept):
+        tx.execute(
+            tables.result.insert().values(
+                job=job_id,
+                position=position,
+                kind=one.kind,
+                sop_instance_uid=one.sop_instance_uid,
+                series_instance_uid=one.series_instance_uid,
+                path=one.path,
+                digest=one.digest,
+            )
+        )

@@ -1,0 +1,93 @@
+"""What the checks of all objects share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+
+from dicomnode.bundle import Bundle, Code
+from dicomnode.errors import ResultMismatch, RetryLater
+from dicomnode.prediction import LabelMap, Prediction
+from dicomnode.volume import SliceSource, Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What results are compared with."""
+
+    prediction: Prediction
+    bundle: Bundle
+    key: str
+
+    @cached_property
+    def headers(self) -> dict[str, Dataset]:
+        """SOP Instance UID → header of each source of the grid, read again from its file."""
+        return _read_again(self.prediction.volume)
+
+    @cached_property
+    def all_headers(self) -> dict[str, Dataset]:
+        """The same for everything that the model was shown."""
+        others = (_read_again(volume) for volume in self.prediction.also_shown)
+        return self.headers | {uid: header for one in others for uid, header in one.items()}
+
+    def position(self, source: SliceSource) -> NDArray[np.float64]:
+        """Image Position (Patient) of a frame, as its file has it now."""
+        header = self.headers[source.sop_instance_uid]
+        if source.is_multiframe:
+            groups = header.PerFrameFunctionalGroupsSequence[source.frame_number - 1]
+            header = groups.PlanePositionSequence[0]
+        return np.array(header.ImagePositionPatient, dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found in a SEG's bits.
+
+    Attributes:
+        volumes_ml: Segment number → millilitres; 0 where no voxel is set.
+    """
+
+    answer: LabelMap
+    sop_instance_uid: str
+    volumes_ml: dict[int, float]
+
+
+def _read_again(volume: Volume) -> dict[str, Dataset]:
+    paths = {source.sop_instance_uid: source.path for source in volume.sources}
+    headers: dict[str, Dataset] = {}
+    for uid, path in paths.items():
+        try:
+            headers[uid] = dcmread(path, stop_before_pixels=True)
+        except OSError as error:
+            reason = f"A source could not be read again: {error.strerror}."
+            raise RetryLater("file-unavailable", reason) from error
+        require(headers[uid].SOPInstanceUID == uid, "source-differs", "A source has changed.")
+    return headers
+
+
+def require(holds: bool, reason: str, detail: str) -> None:  # noqa: FBT001 - reads as a sentence
+    """Raise `ResultMismatch` unless what should hold does."""
+    if not holds:
+        raise ResultMismatch(reason, detail)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, where an absent one is as good as an empty one."""
+    return bool((one or None) == (other or None))
+
+
+def has_code(items: Sequence[Dataset] | None, code: Code | None) -> bool:
+    """Whether a code sequence has one item, `code`; with `None`, whether it has none."""
+    if code is None:
+        return not items
+    return items is not None and [_code(item) for item in items] == [(code.value, code.scheme)]
+
+
+def _code(item: Dataset) -> tuple[str, str]:
+    return str(item.get("CodeValue", "")), str(item.get("CodingSchemeDesignator", ""))

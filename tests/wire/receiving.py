@@ -1,0 +1,147 @@
+"""What the tests of the wire share: a receiver that remembers, and small objects to send."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom.association import Association
+
+from dicomnode.archive import header
+from dicomnode.archive.arrival import Arrival, Ended, Opened, Stored, TurnedAway
+from dicomnode.archive.files import FileStore
+from dicomnode.network.acceptor import Acceptor
+
+NODE = "NODE"
+HOST = "127.0.0.1"
+READY_WITHIN_S = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listen:
+    host: str = HOST
+    port: int = 0
+    processes: int = 1
+    accept_unknown_peers: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    ae_title: str
+    host: str = HOST
+    port: int | None = None
+
+
+class Receiver:
+    """An acceptor, and everything that it reported."""
+
+    def __init__(self, data_dir: Path, *, listen: Listen, peers: Mapping[str, Peer]) -> None:
+        self.data_dir = data_dir
+        self.facts: list[Arrival] = []
+        self.changed = threading.Condition()
+        self.store = FileStore(data_dir)
+        clock = itertools.count()
+        self.acceptor = Acceptor(
+            listen=listen,
+            node_ae_title=NODE,
+            peers=peers,
+            store=self.store,
+            report=self.report,
+            clock=lambda: float(next(clock)),
+        )
+
+    def report(self, fact: Arrival) -> None:
+        with self.changed:
+            self.facts.append(fact)
+            self.changed.notify_all()
+
+    def wait_for(self, kind: type[Arrival], *, count: int = 1) -> list[Arrival]:
+        """The facts of a kind, once there are `count` of them."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.of(kind)) >= count, READY_WITHIN_S)
+            return self.of(kind)
+
+    def of(self, kind: type[Arrival]) -> list[Arrival]:
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+    def ended(self, *, count: int = 1) -> Ended:
+        """How the last of `count` associations ended."""
+        last = self.wait_for(Ended, count=count)[-1]
+        assert isinstance(last, Ended)
+        return last
+
+    @property
+    def opened(self) -> Opened:
+        last = self.of(Opened)[-1]
+        assert isinstance(last, Opened)
+        return last
+
+    @property
+    def stored(self) -> list[str]:
+        return [fact.path for fact in self.facts if isinstance(fact, Stored)]
+
+    @property
+    def turned_away(self) -> TurnedAway:
+        last = self.of(TurnedAway)[-1]
+        assert isinstance(last, TurnedAway)
+        return last
+
+    @property
+    def on_disk(self) -> list[str]:
+        return list(self.store.walk())
+
+    @property
+    def leftovers(self) -> list[Path]:
+        return list((self.data_dir / "incoming").iterdir())
+
+
+Start = Callable[..., Receiver]
+Associate = Callable[..., Association]
+
+# SOP class and transfer syntax of what `instance` and `write` make.
+KIND = (str(CTImageStorage), str(ExplicitVRLittleEndian))
+
+
+def instance(number: int = 1, *, comment: str = "", pixels: int = 64) -> Dataset:
+    """A small CT image. The same arguments give the same object."""
+    ds = Dataset()
+    ds.SOPClassUID = CTImageStorage
+    ds.SOPInstanceUID = f"1.2.3.4.{number}"
+    ds.Modality = "CT"
+    ds.PatientName = "Phantom^Asymmetric"
+    ds.PatientID = "P1"
+    ds.StudyInstanceUID = "1.2.3.1"
+    ds.SeriesInstanceUID = "1.2.3.2"
+    ds.InstanceNumber = number
+    ds.ImageComments = comment
+    ds.Rows = ds.Columns = pixels
+    ds.BitsAllocated = ds.BitsStored = 16
+    ds.HighBit = 15
+    ds.SamplesPerPixel = 1
+    ds.PixelRepresentation = 0
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.PixelData = bytes(range(256)) * (pixels * pixels // 128)
+    return ds
+
+
+def write(path: Path, ds: Dataset, *, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> Path:
+    """A DICOM file of `ds`, which need not be a valid one."""
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPClassUID = ds.get("SOPClassUID") or CTImageStorage
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID") or "1.2.3.4.0"
+    ds.file_meta.TransferSyntaxUID = transfer_syntax_uid
+    dcmwrite(path, ds, enforce_file_format=True)
+    return path
+
+
+def dataset_bytes(path: Path) -> bytes:
+    """The encoded data set of a DICOM file."""
+    content = path.read_bytes()
+    return content[header.read_meta(BytesIO(content)).offset :]

@@ -25,6 +25,7 @@ from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
 EXIT_FAILED = 1
 
 _GRACE_S = 60.0
+_WIDE = 200
 #: The bundles that come with the project.
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
 
@@ -42,7 +43,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 _DEFAULT_FILE = Path("node.toml")
 _STUDY_HELP = "A Study Instance UID, or its beginning."
 
-_out = Console()
+# What is piped or kept is not folded to the width of a terminal that nobody looks at.
+_out = Console(width=None if sys.stdout.isatty() else _WIDE)
 _err = Console(stderr=True)
 
 

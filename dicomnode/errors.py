@@ -37,6 +37,8 @@ class NodeError(Exception):
 class Refused(NodeError):
     """An instance is turned away; the sender gets `status` (PS3.4 Annex B.2.3, PS3.7 Annex C).
 
+    So is an association: then `status` is what its A-ASSOCIATE-RJ says (PS3.8 Table 9-21).
+
     Attributes:
         element: Keyword of the Offending Element, or "" where no single one is to blame.
     """

@@ -44,12 +44,16 @@ FOLDER = pathlib.Path({folder!r})
 
 
 class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.zeros(1))
+
     def forward(self, image):
         with (FOLDER / "begun").open("a") as begun:
             begun.write("x")
         while (FOLDER / "closed").exists():
             time.sleep(0.02)
-        level = image.mean()
+        level = image.mean() + self.level
         return torch.cat([level - image, image - level], dim=1)
 """
 
@@ -100,14 +104,17 @@ class Gate:
 
 def write(root: Path, *, modality: str = "MR", sop_class: str = "MRImageStorage") -> Gate:
     """Write the bundle and lock it; the gate stands open."""
+    import torch
+
     folder = root / "gate"
     bundle_dir = root / "bundle"
-    for each in (folder, bundle_dir / "configs", bundle_dir / "scripts"):
+    for each in (folder, *(bundle_dir / name for name in ("configs", "models", "scripts"))):
         each.mkdir(parents=True)
     (bundle_dir / "dicom.toml").write_text(_MANIFEST.format(modality=modality, sop_class=sop_class))
     (bundle_dir / "configs" / "metadata.json").write_text(json.dumps({"version": "1.0.0"}))
     (bundle_dir / "configs" / "inference.json").write_text(json.dumps(_CONFIGURATION))
     (bundle_dir / "scripts" / "__init__.py").touch()
     (bundle_dir / "scripts" / "net.py").write_text(_NET.format(folder=str(folder)))
+    torch.save({"level": torch.zeros(1)}, bundle_dir / "models" / "model.pt")
     bundle.write_lock(bundle_dir)
     return Gate(bundle=bundle_dir, folder=folder)

@@ -96,8 +96,8 @@ class RunningNode:
             found = [
                 pid
                 for pid in descendants(self._process.pid)  # type: ignore[union-attr] - asserted
-                if all(word in command_line(pid) for word in words)
-                and not all(word in command_line(_parent(pid)) for word in words)
+                if set(words) <= set(command_line(pid))
+                and not set(words) <= set(command_line(_parent(pid)))
             ]
             return found[0] if len(found) == 1 else None
 
@@ -217,9 +217,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def command_line(pid: int) -> str:
+def command_line(pid: int) -> list[str]:
     """The words that a process was started with."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:
-        return ""
+        return []

@@ -32,17 +32,19 @@ DELIVERY_SLOTS = 2
 _VISIBILITY = 1.1
 # Importing torch and MONAI in a child takes seconds; Celery's own 4 s are for lighter children.
 _CHILD_START_S = 120.0
+_MEMORY = "memory://localhost//"
 _MEMORY_POLLING_S = 0.02
 _PR_SET_PDEATHSIG = 1
 
 
 def build(configuration: Configuration, task: Task) -> Celery:
     """The app of one kind of worker, configured and without tasks."""
-    app = Celery(f"dicomnode-{task}", broker=configuration.queue.broker, set_as_current=False)
     limit_s = configuration.worker.timeout_s
+    broker = configuration.queue.broker
     transport: dict[str, Any] = {"visibility_timeout": limit_s * _VISIBILITY}
-    if configuration.queue.broker.startswith("memory:"):
-        transport = {"polling_interval": _MEMORY_POLLING_S}
+    if broker.startswith("memory:"):
+        broker, transport = _MEMORY, {"polling_interval": _MEMORY_POLLING_S}
+    app = Celery(f"dicomnode-{task}", broker=broker, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
         broker_connection_retry_on_startup=True,
@@ -124,6 +126,8 @@ def _connect_signals(task: Task, surroundings: PerProcess, dispatcher: Dispatche
     """
 
     def on_ready(**_: Any) -> None:
+        # Celery's own answer to SIGQUIT waits for children that may be in the middle of a network.
+        signal.signal(signal.SIGQUIT, lambda *_: dispatcher.quit())
         dispatcher.start()
         _log.info("worker ready", worker=surroundings.worker.owner, task=str(task))
 

@@ -59,6 +59,7 @@ class Dispatcher:
         self._duty = duty
         self._send = send
         self._stop = threading.Event()
+        self._quit = False
         self._renew_at = 0.0
         self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
         # A child forked in the middle of a step would inherit locks that nobody there releases.
@@ -84,6 +85,14 @@ class Dispatcher:
         """End, and give back what this worker still holds."""
         self._stop.set()
         self._thread.join()
+        self._hand_back()
+
+    def quit(self) -> None:
+        """Give back what this worker holds and end its process at once, from any thread."""
+        self._quit = True
+        self._stop.set()
+
+    def _hand_back(self) -> None:
         context = self._context()
         with context.database.write() as tx:
             handed_back = leases.hand_back(tx, owner=context.owner, at=context.now())
@@ -96,6 +105,9 @@ class Dispatcher:
             with self._step_lock:
                 pause = self._step()
             self._stop.wait(pause)
+        if self._quit:
+            self._hand_back()
+            os._exit(0)  # the kernel ends the children with us
 
     def _step(self) -> float:
         try:

@@ -96,6 +96,9 @@ class FileStore:
             (self._instances / f"{number:02x}").mkdir(parents=True, exist_ok=True)
         for folder in (self._instances, data_dir):
             _sync(folder)
+        # Where we may not read, somebody else has made the data folder long before.
+        with contextlib.suppress(PermissionError):
+            _sync(data_dir.absolute().parent)
         # What is linked into place and not known to be safe yet, so that a repetition after a
         # failed sync counts as new. A dict for its atomic `pop`.
         self._unsafe: dict[str, bool] = {}

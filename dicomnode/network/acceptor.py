@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from socketserver import BaseServer
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from pydicom import Dataset
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.pdu import A_ABORT_RQ
@@ -23,48 +20,19 @@ from pynetdicom.transport import ThreadedAssociationServer
 from dicomnode import log
 from dicomnode.archive import status
 from dicomnode.archive.arrival import Arrival, End, Ended, Opened, Stored, TurnedAway
-from dicomnode.archive.files import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-    FileStore,
-)
+from dicomnode.archive.files import FileStore
 from dicomnode.archive.header import Identity
-from dicomnode.errors import Misconfigured, Refused
-from dicomnode.network import association, connection, storage
+from dicomnode.errors import Refused
+from dicomnode.network import association, connection, listener, storage
 from dicomnode.network.association import Admission, PeerEntry
-from dicomnode.network.connection import PromptSocket
+from dicomnode.network.listener import ListenEntry
 from dicomnode.network.storage import StoreRequest
 
 _log = log.get(__name__)
 
-# Each holds threads and, while it sends, one instance in memory.
-_MAX_ASSOCIATIONS = 100
-# A scanner may keep its association while it scans; one that is gone must not stay for ever.
-_IDLE_S = 300.0
-_ACSE_S = 30.0
 _POLL_S = 0.1
 _GRACE_S = 5.0
 _ABORT_S = 2.0
-
-
-class ListenEntry(Protocol):
-    """What the configuration says of listening."""
-
-    @property
-    def host(self) -> str:
-        """Address to listen on."""
-
-    @property
-    def port(self) -> int:
-        """TCP port; 0 lets the system pick a free one."""
-
-    @property
-    def processes(self) -> int:
-        """How many listeners share the port."""
-
-    @property
-    def accept_unknown_peers(self) -> bool:
-        """Whether anyone may associate."""
 
 
 @dataclass(kw_only=True)
@@ -133,16 +101,9 @@ class Acceptor:
         Raises:
             Misconfigured: `cannot-listen` where the address or the port is not to be had.
         """
-        ae = _application_entity(self._admission.ae_title)
-        try:
-            server = ae.make_server(
-                (self._listen.host, self._listen.port),
-                contexts=association.accepted_contexts(),
-                evt_handlers=self._handlers(),
-                server_class=_SharedPortServer if self._listen.processes > 1 else _Server,
-            )
-        except OSError as error:
-            raise _cannot_listen(self._listen, error) from error
+        server = listener.bound(
+            self._listen, ae_title=self._admission.ae_title, handlers=self._handlers()
+        )
         self._server = server
         threading.Thread(
             target=server.serve_forever, args=[_POLL_S], name="acceptor", daemon=True
@@ -173,12 +134,11 @@ class Acceptor:
 
     def _handlers(self) -> list[EventHandlerType]:
         return [
-            (evt.EVT_CONN_OPEN, _set_up_socket),
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_PDU_RECV, self._on_abort_received),
-            (evt.EVT_PDU_SENT, self._on_abort_sent),
+            (evt.EVT_PDU_RECV, self._on_pdu_received),
+            (evt.EVT_PDU_SENT, self._on_pdu_sent),
             (evt.EVT_C_STORE, self._on_store),
         ]
 
@@ -187,14 +147,16 @@ class Acceptor:
         assoc = event.assoc
         try:
             peer = self._admit(assoc)
-        except Refused as refusal:
-            _reject(assoc, refusal)
-            self._turned_away(refusal)
+            self._records[assoc] = _Record(association=self._new_association_id(), peer=peer)
+        except Refused as named:
+            refusal = named
         except Exception:  # noqa: BLE001 - the edge: what nobody named is not let in
             _log.exception("association failed unexpectedly")
-            _reject(assoc, _unexpected(association.REJECTED_FOR_NOW))
+            refusal = _unexpected(association.REJECTED_FOR_NOW)
         else:
-            self._records[assoc] = _Record(association=self._new_association_id(), peer=peer)
+            return
+        _reject(assoc, refusal)
+        self._turned_away(refusal)
 
     def _admit(self, assoc: Association) -> str:
         request: Any = assoc.requestor.primitive
@@ -210,7 +172,7 @@ class Acceptor:
         self._turned_away(
             Refused(
                 "too-many-associations",
-                f"{calling} has to wait: {_MAX_ASSOCIATIONS} associations are open.",
+                f"{calling} has to wait: {listener.MAX_ASSOCIATIONS} associations are open.",
                 status=association.LOCAL_LIMIT_EXCEEDED,
             )
         )
@@ -248,16 +210,15 @@ class Acceptor:
         finally:
             self._farewells.discard(threading.current_thread())
 
-    def _on_abort_received(self, event: Event) -> None:
-        record = self._records.get(event.assoc)
-        if record is not None and isinstance(event.pdu, A_ABORT_RQ):
-            record.end = End.ABORTED
+    def _on_pdu_received(self, event: Event) -> None:
+        if isinstance(event.pdu, A_ABORT_RQ) and event.assoc in self._records:
+            self._records[event.assoc].end = End.ABORTED
 
-    def _on_abort_sent(self, event: Event) -> None:
-        record = self._records.get(event.assoc)
-        if record is not None and isinstance(event.pdu, A_ABORT_RQ):
+    def _on_pdu_sent(self, event: Event) -> None:
+        if isinstance(event.pdu, A_ABORT_RQ) and event.assoc in self._records:
             # After a timeout we abort ourselves; it is the peer that is lost.
-            record.end = End.LOST if event.assoc.dul.idle_timer_expired() else End.ABORTED
+            is_idle = event.assoc.dul.idle_timer_expired()
+            self._records[event.assoc].end = End.LOST if is_idle else End.ABORTED
 
     def _on_store(self, event: Event) -> Dataset | int:
         """Answer a C-STORE-RQ: success when the instance is safe, otherwise why it is not."""
@@ -315,55 +276,6 @@ class Acceptor:
             detail=refusal.detail,
         )
         self._report(turned_away)
-
-
-class _Server(ThreadedAssociationServer):
-    """pynetdicom's server, with a longer queue, prompt, and not tied to `AE.start_server`."""
-
-    request_queue_size = 128
-
-    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        accepted, address = super().get_request()
-        return PromptSocket.taking_over(accepted), address
-
-    def shutdown(self) -> None:
-        BaseServer.shutdown(self)
-        self.server_close()
-
-
-class _SharedPortServer(_Server):
-    """Shares its port with the other listeners; the kernel spreads the connections."""
-
-    def server_bind(self) -> None:
-        listening = self.socket
-        if listening is not None:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        super().server_bind()
-
-
-def _application_entity(ae_title: str) -> AE:
-    ae = AE(ae_title)
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_associations = _MAX_ASSOCIATIONS
-    ae.maximum_pdu_size = association.MAX_PDU_LENGTH
-    ae.acse_timeout = _ACSE_S
-    ae.network_timeout = _IDLE_S
-    return ae
-
-
-def _cannot_listen(listen: ListenEntry, error: OSError) -> Misconfigured:
-    where = f"{listen.host}:{listen.port}"
-    advice = {
-        errno.EADDRINUSE: "another program has it. Stop that one, or set listen.port",
-        errno.EACCES: "a port below 1024 needs a privilege. Grant it, or set listen.port",
-        errno.EADDRNOTAVAIL: "this machine has no such address. Set listen.host",
-    }.get(error.errno or 0, str(error.strerror))
-    return Misconfigured("cannot-listen", f"The node cannot listen on {where}: {advice}.")
-
-
-def _set_up_socket(event: Event) -> None:
-    connection.set_up(event.assoc, timeout_s=_IDLE_S)
 
 
 def _address(assoc: Association) -> str:

@@ -18,6 +18,7 @@ class PromptSocket(socket.socket):
     """
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """As `socket.recv`, then acknowledge."""
         content = super().recv(bufsize, flags)
         self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return content

@@ -108,7 +108,8 @@ def send(
 
     Raises:
         RetryLater: The peer cannot be reached, rejects us, or stops answering (`request.requested`,
-            `no-answer`). What was sent before may be sent again: twice is once.
+            `no-answer`), or a file goes away while it is sent (`unreadable-file`). What was sent
+            before may be sent again: twice is once.
     """
     sent: list[Sent] = []
     for items, proposals in _batches([_item(path) for path in paths]):
@@ -182,8 +183,12 @@ def _send_one(assoc: Association, item: _Outgoing, message_id: int, *, to: Desti
         response = assoc.send_c_store(content, msg_id=message_id, priority=_MEDIUM)
     except Refused as refusal:
         return _unsent(item.path, uid, refusal.status, refusal.detail)
-    except (ValueError, AttributeError) as error:  # what was converted does not encode
-        return _unsent(item.path, uid, status.CANNOT_UNDERSTAND, f"Cannot be encoded: {error}")
+    except (ValueError, AttributeError):  # what was converted does not encode
+        return _unsent(item.path, uid, status.CANNOT_UNDERSTAND, "Cannot be encoded for the peer.")
+    except OSError as error:  # perhaps in the middle of the message: the association is of no use
+        raise RetryLater(
+            "unreadable-file", f"{item.path.name} could not be read while it was sent."
+        ) from error
     except RuntimeError as error:  # the association is gone
         raise _no_answer(to) from error
     if "Status" not in response:

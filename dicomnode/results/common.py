@@ -19,6 +19,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import DSfloat
 
 from dicomnode import __version__, bundle, uid
+from dicomnode.archive.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.bundle import Bundle, Code, Segment
 from dicomnode.errors import Misconfigured, ModelFailed, UnsuitableSeries
 from dicomnode.prediction import LabelMap, Prediction
@@ -104,8 +105,7 @@ SERIES_NUMBER: dict[Kind, int] = {"seg": 9001, "sr": 9002}
 MAX_SERIES_DESCRIPTION = 64  # an LO, PS3.5 6.2
 
 NODE = "dicomnode"
-#: Which program wrote the file (PS3.10 7.1), and the device that observes in a report.
-IMPLEMENTATION_CLASS_UID = UID(uid.derived(NODE, "implementation"))
+#: The device that observes in a report (PS3.16 TID 1004).
 NODE_DEVICE_UID = uid.derived(NODE, "device", __version__)
 
 # Contributing Equipment Purpose of Reference: CID 7005, which has no code for an algorithm; the
@@ -325,8 +325,8 @@ def complete(dataset: Dataset, run: Run, *, kind: Kind) -> None:
     # A SEG must have a serial number (PS3.3 C.7.5.2) and a program has none: its version stands in.
     dataset.SoftwareVersions = dataset.DeviceSerialNumber = __version__
     dataset.ContributingEquipmentSequence = _contributors(run)
-    dataset.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    dataset.file_meta.ImplementationVersionName = f"{NODE}_{__version__}"[:16]  # an SH
+    dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
 
 
 def _copy(keywords: Iterable[str], header: Dataset, dataset: Dataset) -> None:

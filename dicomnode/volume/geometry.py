@@ -125,5 +125,6 @@ def _gaps(
         for gap in gaps[:_AT_MOST_NAMED]
     ]
     more = f" and in {gaps.size - len(places)} more places" if gaps.size > len(places) else ""
-    missing = (multiples[gaps] - 1).sum()
-    return f"{missing:.0f} slices are missing along the normal: {', '.join(places)}{more}."
+    missing = int((multiples[gaps] - 1).sum())
+    said = "1 slice is" if missing == 1 else f"{missing} slices are"
+    return f"{said} missing along the normal: {', '.join(places)}{more}."

@@ -14,6 +14,7 @@ import pytest
 import running
 from servers import Orthanc, RedisServer
 
+from dicomnode import uid
 from dicomnode.errors import RetryLater
 from dicomnode.network import sender
 
@@ -49,7 +50,9 @@ def node(tmp_path: Path, model: gate.Gate, orthanc: Orthanc) -> Iterator[running
 
 
 def scan(folder: Path, *, key: str = "one") -> phantom.Phantom:
-    return phantom.write_series(folder / key, key=key)
+    """A study of its own for each key."""
+    study = {"StudyInstanceUID": uid.derived("study", key)}
+    return phantom.write_series(folder / key, key=key, attributes=study)
 
 
 def study_of(scanned: phantom.Phantom) -> str:
@@ -189,7 +192,7 @@ def wait_until_queued(node: running.RunningNode, *uids: str) -> None:
 def test_a_model_past_its_limit_is_killed_and_the_next_job_runs(
     tmp_path: Path, orthanc: Orthanc, model: gate.Gate
 ) -> None:
-    text = configuration(model, orthanc).replace("lease_s = 3", "lease_s = 3\ntimeout_s = 3")
+    text = configuration(model, orthanc).replace("lease_s = 3", "lease_s = 3\ntimeout_s = 6")
     with running.running(tmp_path / "node", text) as node:
         first, second = scan(tmp_path, key="one"), scan(tmp_path, key="two")
         model.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def _fetched_results_are_those_that_were_kept(
     assert {one["00080018"]["Value"][0] for one in found} == set(kept)
     for identifier in orthanc.request("GET", "/instances"):
         with orthanc._http.open(f"{orthanc.http_url}/instances/{identifier}/file") as answer:
-            fetched = pydicom.dcmread(answer)
+            fetched = pydicom.dcmread(BytesIO(answer.read()))
         source = pydicom.dcmread(kept[fetched.SOPInstanceUID])
         assert fetched.to_json_dict() == source.to_json_dict()
         assert fetched.PatientID == "PGBM-003"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,15 @@ def make(folder: Path, *, model: bundle.Bundle | None = None, **scan: Any) -> Ma
     return Made(scan=written, prediction=prediction, model=model, files=files)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """For tests that only look."""
+    return make(tmp_path_factory.mktemp("made"))
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
+def fresh(tmp_path: Path) -> Made:
+    """For tests that spoil it."""
     return make(tmp_path)
 
 
@@ -499,17 +506,19 @@ class TestRefusedPredictions:
 
 
 class TestWriting:
-    def test_the_files_are_whole_and_nothing_else_is_left(self, made: Made, tmp_path: Path) -> None:
+    def test_the_files_are_whole_and_nothing_else_is_left(
+        self, fresh: Made, tmp_path: Path
+    ) -> None:
         folder = tmp_path / "results"
         assert sorted(path.name for path in folder.iterdir()) == ["seg.dcm", "sr.dcm"]
-        assert all(path.read_bytes()[128:132] == b"DICM" for path in made.files)
+        assert all(path.read_bytes()[128:132] == b"DICM" for path in fresh.files)
 
-    def test_writing_again_takes_the_place_of_what_was_there(self, made: Made) -> None:
-        before = [path.read_bytes() for path in made.files]
-        made.files[0].write_bytes(b"half")
-        built = results.build(made.prediction, bundle=made.model, key=KEY, created=CREATED)
-        results.write(built, made.files[0].parent)
-        assert [path.read_bytes() for path in made.files] == before
+    def test_writing_again_takes_the_place_of_what_was_there(self, fresh: Made) -> None:
+        before = [path.read_bytes() for path in fresh.files]
+        fresh.files[0].write_bytes(b"half")
+        built = results.build(fresh.prediction, bundle=fresh.model, key=KEY, created=CREATED)
+        results.write(built, fresh.files[0].parent)
+        assert [path.read_bytes() for path in fresh.files] == before
 
 
 # Every fault below is one that a person might not see: the object stays readable DICOM.
@@ -808,11 +817,6 @@ SR_FAULTS: dict[str, tuple[Fault, str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return make(tmp_path_factory.mktemp("sound"))
-
-
 class TestCheck:
     @pytest.mark.parametrize("enhanced", [False, True])
     @pytest.mark.parametrize("orientation", phantom.ORIENTATIONS)
@@ -820,23 +824,21 @@ class TestCheck:
         make(tmp_path, orientation=orientation, reversed=True, enhanced=enhanced).check()
 
     @pytest.mark.parametrize("case", SEG_FAULTS)
-    def test_no_fault_in_a_segmentation_passes(
-        self, sound: Made, tmp_path: Path, case: str
-    ) -> None:
+    def test_no_fault_in_a_segmentation_passes(self, made: Made, tmp_path: Path, case: str) -> None:
         fault, reason = SEG_FAULTS[case]
-        assert self._spoilt(sound, tmp_path, 0, fault).mismatch() == reason
+        assert self._spoilt(made, tmp_path, 0, fault).mismatch() == reason
 
     @pytest.mark.parametrize("case", SR_FAULTS)
-    def test_no_fault_in_a_report_passes(self, sound: Made, tmp_path: Path, case: str) -> None:
+    def test_no_fault_in_a_report_passes(self, made: Made, tmp_path: Path, case: str) -> None:
         fault, reason = SR_FAULTS[case]
-        assert self._spoilt(sound, tmp_path, 1, fault).mismatch() == reason
+        assert self._spoilt(made, tmp_path, 1, fault).mismatch() == reason
 
     @pytest.mark.filterwarnings("ignore:The value length")
     def test_a_description_that_viewers_would_cut_does_not_pass(
-        self, sound: Made, tmp_path: Path
+        self, made: Made, tmp_path: Path
     ) -> None:
-        described = f"{sound.sr.SeriesDescription} {'x' * 60}"
-        spoilt = self._spoilt(sound, tmp_path, 1, _set(SeriesDescription=described))
+        described = f"{made.sr.SeriesDescription} {'x' * 60}"
+        spoilt = self._spoilt(made, tmp_path, 1, _set(SeriesDescription=described))
         assert spoilt.mismatch() == "description-differs"
 
     def test_a_wrong_frame_number_of_an_enhanced_image_does_not_pass(self, tmp_path: Path) -> None:
@@ -848,8 +850,7 @@ class TestCheck:
         """The check trusts the files, not the volume: a fault of reading is found here, too."""
         moved = made.prediction.volume.affine.copy()
         moved[2, 3] += 2.5
-        vol = made.prediction.volume
-        wrong = volume.Volume(**{**vars_of(vol), "affine": moved})
+        wrong = replace(made.prediction.volume, affine=moved)
         prediction = Prediction(volume=wrong, answers=made.prediction.answers)
         assert made.mismatch(prediction=prediction) == "frame-elsewhere"
 
@@ -867,24 +868,24 @@ class TestCheck:
         with pytest.raises(ResultMismatch, match="unexpected-objects"):
             results.check(made.files[:1], prediction=made.prediction, bundle=made.model, key=KEY)
 
-    def test_half_a_file_does_not_pass(self, made: Made) -> None:
-        made.files[0].write_bytes(made.files[0].read_bytes()[:100])
-        assert made.mismatch() == "unreadable-result"
+    def test_half_a_file_does_not_pass(self, fresh: Made) -> None:
+        fresh.files[0].write_bytes(fresh.files[0].read_bytes()[:100])
+        assert fresh.mismatch() == "unreadable-result"
 
-    def test_a_source_that_changed_meanwhile_does_not_pass(self, made: Made) -> None:
-        path = made.scan.file_of(3)
+    def test_a_source_that_changed_meanwhile_does_not_pass(self, fresh: Made) -> None:
+        path = fresh.scan.file_of(3)
         dataset = pydicom.dcmread(path)
         dataset.PatientID = "PHANTOM-2"
         dataset.save_as(path)
-        assert made.mismatch() == "identity-differs"
+        assert fresh.mismatch() == "identity-differs"
 
-    def test_a_source_that_is_away_is_tried_again_later(self, made: Made) -> None:
-        made.scan.file_of(3).unlink()
+    def test_a_source_that_is_away_is_tried_again_later(self, fresh: Made) -> None:
+        fresh.scan.file_of(3).unlink()
         with pytest.raises(RetryLater, match="file-unavailable"):
-            made.check()
+            fresh.check()
 
-    def test_a_mismatch_says_nothing_of_the_patient(self, sound: Made, tmp_path: Path) -> None:
-        spoilt = self._spoilt(sound, tmp_path, 0, _set(PatientID="PHANTOM-2"))
+    def test_a_mismatch_says_nothing_of_the_patient(self, made: Made, tmp_path: Path) -> None:
+        spoilt = self._spoilt(made, tmp_path, 0, _set(PatientID="PHANTOM-2"))
         with pytest.raises(NodeError) as caught:
             spoilt.check()
         assert "PHANTOM" not in str(caught.value)
@@ -897,10 +898,6 @@ class TestCheck:
         dataset.save_as(path)
         files = tuple(path if n == which else file for n, file in enumerate(made.files))
         return Made(scan=made.scan, prediction=made.prediction, model=made.model, files=files)
-
-
-def vars_of(vol: volume.Volume) -> dict[str, Any]:
-    return {name: getattr(vol, name) for name in volume.Volume.__dataclass_fields__}
 
 
 class TestTolerated:

@@ -13,7 +13,7 @@ from wire.receiving import HOST, KIND, NODE, Associate, Listen, Peer, Receiver, 
 
 from dicomnode.archive.arrival import End, Opened, TurnedAway
 from dicomnode.errors import Misconfigured
-from dicomnode.network import acceptor, association
+from dicomnode.network import association, listener
 
 
 def rejection(assoc: Association) -> tuple[int | None, ...]:
@@ -96,11 +96,12 @@ def test_a_failure_while_deciding_lets_nobody_in(
 
     monkeypatch.setattr(association, "is_at", fail)
     assert rejection(associate()) == (2, 2, 1)
+    node.wait_for(TurnedAway)
+    assert node.turned_away.reason == "unexpected-error"
+    assert node.of(Opened) == []
 
 
-def test_one_association_too_many_has_to_wait(
-    node: Receiver, associate: Associate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_association_too_many_has_to_wait(node: Receiver, associate: Associate) -> None:
     node.acceptor._server.ae.maximum_associations = 1
     assert associate().is_established
     assert rejection(associate()) == (2, 3, 2)
@@ -210,7 +211,7 @@ def test_a_stopped_node_is_no_longer_there(node: Receiver) -> None:
 def test_a_peer_that_falls_silent_is_lost(
     start: Start, associate: Associate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acceptor, "_IDLE_S", 0.3)
+    monkeypatch.setattr(listener, "_IDLE_S", 0.3)
     node = start()
     associate(to=node)
     assert node.ended().end is End.LOST

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     MRImageStorage,
 )
+from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from wire.receiving import (
     HOST,
@@ -37,10 +39,13 @@ from wire.receiving import (
 
 from dicomnode.archive import header, status
 from dicomnode.archive.arrival import End, Ended, Opened, Stored, TurnedAway
+from dicomnode.archive.files import FileStore
 from dicomnode.errors import Refused
 from dicomnode.network import association
+from dicomnode.network.connection import PromptSocket
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
 TEST_FILES = Path(pydicom.__file__).parent / "data"
 
 
@@ -490,3 +495,61 @@ def test_dcmtk_is_told_why_an_instance_is_refused(node: Receiver, tmp_path: Path
     said = done.stdout + done.stderr
     assert "0xa900" in said.lower()
     assert node.ended().refused == 1
+
+
+RECEIVER = """
+import sys
+import threading
+from pathlib import Path
+from wire.receiving import Listen, Receiver
+
+receiver = Receiver(Path(sys.argv[1]), listen=Listen(accept_unknown_peers=True), peers={})
+receiver.acceptor.start()
+print(receiver.acceptor.port, flush=True)
+threading.Event().wait()
+"""
+
+
+def test_a_killed_receiver_has_lost_nothing_that_it_acknowledged(tmp_path: Path) -> None:
+    sent = [write(tmp_path / f"{number}.dcm", instance(number)) for number in range(30)]
+    data_dir = tmp_path / "data"
+    command = [sys.executable, "-c", RECEIVER, str(data_dir)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as receiver:
+        assert receiver.stdout is not None
+        ae = AE("CT1")
+        context = build_context(*KIND)
+        port = int(receiver.stdout.readline())
+        assoc = ae.associate(HOST, port, contexts=[context], ae_title=NODE)
+        acknowledged = {path.stem for path in sent[:20] if send(assoc, path).Status == 0}
+        in_flight = threading.Thread(target=assoc.send_c_store, args=[sent[20]])
+        in_flight.start()
+        receiver.kill()
+        in_flight.join()
+    store = FileStore(data_dir)
+    store.remove_partial()
+    on_disk = [store.absolute(path) for path in store.walk()]
+    numbers = {path.stem.rpartition(".")[2] for path in on_disk}
+    assert acknowledged == {str(number) for number in range(20)}
+    assert acknowledged <= numbers <= acknowledged | {"20"}
+    for path in on_disk:
+        original = tmp_path / f"{path.stem.rpartition('.')[2]}.dcm"
+        assert dataset_bytes(path) == dataset_bytes(original)
+
+
+def test_what_is_read_is_acknowledged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: list[int] = []
+
+    def note(self: PromptSocket, _level: int, option: int, _value: int) -> None:
+        options.append(option)
+
+    monkeypatch.setattr(PromptSocket, "setsockopt", note)
+    with (
+        socket.create_server((HOST, 0)) as server,
+        socket.create_connection(server.getsockname()) as sending,
+        PromptSocket.taking_over(server.accept()[0]) as reading,
+    ):
+        sending.sendall(b"command data")
+        assert (reading.recv(8), reading.recv(100)) == (b"command ", b"data")
+        assert reading.getpeername() == sending.getsockname()
+    assert options == [socket.TCP_QUICKACK] * 2

@@ -275,6 +275,19 @@ def test_what_is_no_dicom_file_is_named_and_the_others_go_out(pacs: Pacs, tmp_pa
     assert [one.path for one in sent] == paths
 
 
+def test_a_file_that_goes_away_while_it_is_sent_is_tried_later(
+    start_pacs: StartPacs, tmp_path: Path
+) -> None:
+    paths = files(tmp_path, 2)
+
+    def take_away(_: evt.Event) -> int:
+        paths[1].unlink(missing_ok=True)
+        return status.SUCCESS
+
+    with pytest.raises(RetryLater, match="unreadable-file"):
+        send(paths, start_pacs(on_store=take_away).to)
+
+
 def test_nothing_to_send_asks_for_no_association(pacs: Pacs, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     assert send([], pacs.to) == ()

@@ -209,10 +209,13 @@ def _wait_for_outcomes(
     """How each rule ended for each series, once none is open."""
     database = Database(configuration.database.url)
     until = time.monotonic() + _ANSWER_S
-    while time.monotonic() < until and process.poll() is None:
-        with database.read() as tx:
-            line = accounts.study(tx, uid)
-            if line is not None and line.outcome is not accounts.Outcome.IN_PROGRESS:
-                return inquiry.outcomes(tx, uid, data_dir=configuration.node.data_dir)
-        time.sleep(_POLL_S)
+    try:
+        while time.monotonic() < until and process.poll() is None:
+            with database.read() as tx:
+                line = accounts.study(tx, uid)
+                if line is not None and line.outcome is not accounts.Outcome.IN_PROGRESS:
+                    return inquiry.outcomes(tx, uid, data_dir=configuration.node.data_dir)
+            time.sleep(_POLL_S)
+    finally:
+        database.close()
     raise Failed("no-answer", "The study did not come to its end; the log lies beside it.")

@@ -5,8 +5,8 @@ Each answer is a plain document: what `--json` prints is what the text is made o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -165,10 +165,19 @@ def _refusal(entry: Entry) -> Document:
     return {"at": entry.at} | entry.facts
 
 
-def _read(configuration: Configuration) -> AbstractContextManager[Connection]:
+@contextmanager
+def _read(configuration: Configuration) -> Iterator[Connection]:
+    """One look at the database of a node, which may be running and is left as it is."""
     database = Database(configuration.database.url)
-    database.migrate()
-    return database.read()
+    try:
+        if not database.has_schema():
+            raise Misconfigured(
+                "nothing-yet", "This node has never run: there is no database. Start it first."
+            )
+        with database.read() as tx:
+            yield tx
+    finally:
+        database.close()
 
 
 def _find(tx: Connection, beginning: str) -> str:

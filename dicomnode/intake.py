@@ -20,10 +20,11 @@ from dicomnode.archive import decisions, header, index, journal, revisions
 from dicomnode.archive.arrival import Arrival, Ended, Opened, Stored, TurnedAway
 from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
+from dicomnode.archive.header import Identity
 from dicomnode.archive.jobs import JobInput
 from dicomnode.archive.journal import Kind
-from dicomnode.errors import NodeError, RetryLater
-from dicomnode.study import Instance, Study
+from dicomnode.errors import NodeError, Refused, RetryLater
+from dicomnode.study import HeaderValue, Instance, Study
 
 _log = log.get(__name__)
 
@@ -49,6 +50,7 @@ class Patience:
 class _Content:
     instance: Instance
     size: int
+    fault: str  # why its header could not be read, or ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +170,8 @@ class Intake:
     def _read(self, path: str) -> _Content | _Unreadable:
         file = self._store.absolute(path)
         try:
-            identity, transfer_syntax_uid, values = header.index_header(file)
             digest, size = _digest(file)
+            identity, transfer_syntax_uid, values, fault = _header(file)
         except NodeError as error:
             return _Unreadable(detail=error.detail)
         except OSError as error:
@@ -184,7 +186,7 @@ class Intake:
             path=path,
             header=values,
         )
-        return _Content(instance=instance, size=size)
+        return _Content(instance=instance, size=size, fault=fault)
 
     def complete_due(self) -> None:
         """Complete and route each study whose time has come."""
@@ -295,6 +297,18 @@ def _record(tx: Connection, arrival: Opened | TurnedAway | Ended) -> set[str]:
         refused=arrival.refused,
     )
     return index.end_association(tx, arrival)
+
+
+def _header(file: Path) -> tuple[Identity, str, Mapping[str, HeaderValue], str]:
+    """The header, and what is wrong with it.
+
+    A file that breaks off behind its UIDs has none; it is indexed all the same, so that its study
+    is seen and each rule says what it lacks.
+    """
+    try:
+        return *header.index_header(file), ""
+    except Refused as error:
+        return *header.identify(file), {}, error.detail
 
 
 def _digest(file: Path) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import alembic.command
 import alembic.config
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -54,11 +54,16 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the schema up to date. Safe when several processes start at once."""
-        with self._migration_lock(), self.write() as connection:
+        with _translated(), self._migration_lock(), self.write() as connection:
             config = alembic.config.Config()
             config.set_main_option("script_location", str(_MIGRATIONS))
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
+
+    def has_schema(self) -> bool:
+        """Whether a node has ever used this database."""
+        with _translated():
+            return inspect(self._engine).has_table("study")
 
     @contextmanager
     def _migration_lock(self) -> Iterator[None]:

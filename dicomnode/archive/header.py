@@ -164,6 +164,20 @@ def _not_dicom(why: str) -> Refused:
     return Refused("not-dicom", f"This is no DICOM file: {why}.", status=status.CANNOT_UNDERSTAND)
 
 
+def identify(path: Path) -> tuple[Identity, str]:
+    """Read who a stored file is, and its transfer syntax UID: `index_header` without the header.
+
+    Raises:
+        Refused: As `scan` and `read_meta`.
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        meta = read_meta(file)
+        file.seek(meta.offset)
+        identity = scan(file, transfer_syntax_uid=meta.transfer_syntax_uid)
+        return identity, meta.transfer_syntax_uid
+
+
 def index_header(path: Path) -> tuple[Identity, str, dict[str, HeaderValue]]:
     """Read the header of a stored file: its identity, transfer syntax UID, and plain elements.
 

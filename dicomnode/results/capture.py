@@ -5,7 +5,6 @@ For people, never for measuring: it shows nothing of the patient's identity, and
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -96,16 +95,21 @@ def overlay(prediction: Prediction, *, bundle: Bundle) -> Image.Image:
 
 
 def _key_slices(layers: Sequence[_Layer], slices: int) -> list[int]:
-    """The largest slice of each segment, filled up with slices from where most was found."""
+    """The largest slice of each segment, and between them slices spread over all that was found."""
     areas = [layer.mask.sum(axis=(1, 2)) for layer in layers if layer.is_found]
     total = np.sum(areas, axis=0) if areas else np.ones(slices)
-    chosen = {int(np.argmax(area)) for area in areas[:PANELS]}
+    chosen = list(dict.fromkeys(int(np.argmax(area)) for area in areas))[:PANELS]
     share = np.cumsum(total) / total.sum()
-    spread = [int(np.searchsorted(share, (n + 0.5) / PANELS)) for n in range(PANELS)]
-    candidates = dict.fromkeys([*spread, *np.flatnonzero(total).tolist()])
-    for candidate in itertools.takewhile(lambda _: len(chosen) < PANELS, candidates):
-        chosen.add(candidate)
+    spread = {int(np.searchsorted(share, (n + 0.5) / PANELS)) for n in range(PANELS)}
+    for candidates in (spread, set(np.flatnonzero(total).tolist())):
+        while len(chosen) < PANELS and (left := sorted(candidates.difference(chosen))):
+            chosen.append(max(left, key=lambda each: _distance(each, chosen)))
     return sorted(chosen)
+
+
+def _distance(candidate: int, chosen: Sequence[int]) -> int:
+    """How many slices lie between a candidate and what is shown already."""
+    return min((abs(candidate - each) for each in chosen), default=0)
 
 
 def _field_of_view(layers: Iterable[_Layer], volume: Volume) -> _Box:

@@ -14,9 +14,9 @@ import pytest
 import running
 from servers import Orthanc, RedisServer
 
-from dicomnode import uid
 from dicomnode.errors import RetryLater
 from dicomnode.network import sender
+from dicomnode.uid import derived
 
 ROUTE = """\
 [[routes]]
@@ -51,7 +51,7 @@ def node(tmp_path: Path, model: gate.Gate, orthanc: Orthanc) -> Iterator[running
 
 def scan(folder: Path, *, key: str = "one") -> phantom.Phantom:
     """A study of its own for each key."""
-    study = {"StudyInstanceUID": uid.derived("study", key)}
+    study = {"StudyInstanceUID": derived("study", key)}
     return phantom.write_series(folder / key, key=key, attributes=study)
 
 

@@ -64,11 +64,13 @@ class LoadedModel:
                 "wrong-inputs",
                 f"The model takes {_listed(manifest.inputs)}, and was given {_listed(inputs)}.",
             )
-        volume = inputs[next(iter(manifest.inputs))]
+        first, *others = manifest.inputs
+        volume = inputs[first]
         with _faults_named(self.bundle), self.scripts.importable(), self.reader.showing(inputs):
             said = self._run(inputs)
         return Prediction(
             volume=volume,
+            also_shown=tuple(inputs[name] for name in others),
             answers=tuple(
                 _label_map(said.get(name), name=name, output=output, volume=volume)
                 for name, output in manifest.outputs.items()

@@ -7,7 +7,7 @@ The way of a study, and where each stage lives:
 ==  =================  ==================================================  ===================
 1   association        A-ASSOCIATE-RQ → accepted peer, or named refusal    `network`
 2   received instance  C-STORE-RQ → bytes safe on disk → DIMSE status      `network`, `archive`
-3   complete study     instances + evidence → `Study` revision             `study`, `intake`
+3   complete study     instances + evidence → `Study` revision             `completeness`, `intake`
 4   routed jobs        `Study` + rules → `Job`s, and why or why not        `routing`, `job`
 5   queued             pending `Job` row → a message carrying its id       `workers.dispatch`
 6   loaded volume      series → `Volume`, or a refusal                     `volume`

@@ -128,7 +128,9 @@ def send(
 ) -> None:
     """Send DICOM files or folders, with progress."""
     destination = sender.parse_destination(to)
-    files = sender.dicom_files(paths)
+    files = sender.dicom_files(
+        paths, skipped=lambda file, why: _err.print(f"skipped {file}: {why}", markup=False)
+    )
     with render.progress(_err, total=len(files), what="sending") as advance:
         sent = sender.send(
             files, to=destination, calling_ae_title=calling, progress=lambda _: advance()

@@ -31,6 +31,7 @@ _log = log.get(__name__)
 _BATCH = 500
 _TICK_S = 0.05
 _RETRY_S = 1.0
+_AFTER_FAULT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +177,9 @@ class Intake:
             return _Unreadable(detail=error.detail)
         except OSError as error:
             return _Unreadable(detail=str(error.strerror))
+        except Exception as error:  # noqa: BLE001 - one odd file must not stop all the others
+            _log.exception("stored file unreadable", path=path)
+            return _Unreadable(detail=f"{type(error).__name__} while it was read; see the log.")
         instance = Instance(
             sop_instance_uid=identity.sop_instance_uid,
             sop_class_uid=identity.sop_class_uid,
@@ -192,12 +196,26 @@ class Intake:
         """Complete and route each study whose time has come."""
         now = self._clock()
         for study_instance_uid in [uid for uid, at in self._due.items() if at <= now]:
-            with self._database.write() as tx:
-                wait_until = self._complete(tx, study_instance_uid, now=now)
+            wait_until = self._try_to_complete(study_instance_uid, now=now)
             if wait_until is None:
                 del self._due[study_instance_uid]
             else:
                 self._due[study_instance_uid] = wait_until
+
+    def _try_to_complete(self, study_instance_uid: str, *, now: float) -> float | None:
+        try:
+            with self._database.write() as tx:
+                return self._complete(tx, study_instance_uid, now=now)
+        except RetryLater:
+            raise
+        except Exception as error:  # noqa: BLE001 - one odd study must not stop all the others
+            _log.exception("routing failed unexpectedly", study=study_instance_uid)
+            with self._database.write() as tx:
+                detail = f"{type(error).__name__} while it was routed; see the log."
+                journal.write(
+                    tx, Kind.ROUTING_FAILED, at=now, study=study_instance_uid, detail=detail
+                )
+            return now + _AFTER_FAULT_S
 
     def _complete(self, tx: Connection, study_instance_uid: str, *, now: float) -> float | None:
         """Complete a study, or say until when it is waited for."""

@@ -16,7 +16,7 @@ from dicomnode import bundle, log, routing
 from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
 from dicomnode.config import Configuration
-from dicomnode.errors import Misconfigured
+from dicomnode.errors import Failed, Misconfigured, NodeError
 from dicomnode.intake import Intake, Patience
 from dicomnode.network.acceptor import Acceptor
 
@@ -55,10 +55,10 @@ class Node:
             clock=time.time,
             new_association_id=lambda: uuid.uuid4().hex,
         )
+        self._end = threading.Event()
+        self._fault: NodeError | None = None
         self._stop_intake = threading.Event()
-        self._intake_thread = threading.Thread(
-            target=self._intake.run, args=[self._stop_intake], name="intake"
-        )
+        self._intake_thread = threading.Thread(target=self._run_intake, name="intake")
 
     @property
     def port(self) -> int:
@@ -87,13 +87,27 @@ class Node:
         _log.info("stopped")
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
-        end = threading.Event()
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            Failed: `intake-died`. What was received is safe; the next start takes it up.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: end.set())
+            signal.signal(number, lambda *_: self._end.set())
         self.start()
-        end.wait()
+        self._end.wait()
         self.stop()
+        if self._fault is not None:
+            raise self._fault
+
+    def _run_intake(self) -> None:
+        """The edge of this thread: a receiver whose studies go nowhere must not go on receiving."""
+        try:
+            self._intake.run(self._stop_intake)
+        except Exception as error:  # noqa: BLE001 - see above
+            _log.exception("intake died")
+            self._fault = Failed("intake-died", f"{type(error).__name__}; see the log.")
+            self._end.set()
 
     def _announce(self) -> None:
         """Leave a note of where we listen: for `status`, and for whoever asked for port 0."""

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     FOUND_AT_START = "found at start"
     FILE_MISSING = "file missing"
     UNREADABLE = "unreadable"
+    ROUTING_FAILED = "routing failed"
     STUDY_COMPLETE = "study complete"
     JOB_CREATED = "job created"
     JOB_MOVED = "job moved"

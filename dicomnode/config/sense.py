@@ -20,6 +20,7 @@ def problems(raw: Tables) -> list[Problem]:
     """Every fault of sense in the tables of the file."""
     routes = list(tables(raw, "routes"))
     return [
+        *_more_than_one_listener(raw),
         *_written_passwords(raw),
         *_peers_that_are_one(raw),
         *(problem for at, route in routes for problem in _route(raw, at=at, route=route)),
@@ -44,6 +45,14 @@ def tables(raw: Tables, section: str) -> Iterator[tuple[Any, Tables]]:
 def _names(raw: Tables, section: str) -> list[str]:
     members = raw.get(section)
     return list(members) if isinstance(members, dict) else []
+
+
+def _more_than_one_listener(raw: Tables) -> Iterator[Problem]:
+    listen = raw.get("listen")
+    processes = listen.get("processes") if isinstance(listen, dict) else None
+    if isinstance(processes, int) and processes > 1:
+        message = "This version listens with one process. Set it to 1, or leave it out."
+        yield _error(key_path("listen", "processes"), message, "one-listener")
 
 
 def _written_passwords(raw: Tables) -> Iterator[Problem]:

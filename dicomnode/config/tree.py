@@ -137,7 +137,7 @@ class Listen(_Table):
     port: Annotated[int, Field(ge=0, le=_MAX_PORT)] = 11112
     """TCP port; 0 lets the system pick a free one."""
     processes: Count = 1
-    """Number of listeners that share the port."""
+    """Number of listeners that share the port; more than one is yet to come."""
     accept_unknown_peers: bool = False
     """Whether anyone may associate; otherwise only the peers below."""
 

@@ -378,6 +378,7 @@ TWIN = PACS.replace(".pacs", ".twin")
         (PACS + MODEL + route(inputs='{ t1 = { Modality = "MR" } }'), "routes[0]", "both"),
         (PACS + MODEL + route() + route(), "routes[1].name", "routes[0]"),
         (PACS + TWIN, "peers.twin", '"pacs"'),
+        ("[listen]\nprocesses = 2\n" + PACS, "listen.processes", "one process"),
     ],
 )
 def test_a_fault_of_sense_is_refused_by_its_key_path(

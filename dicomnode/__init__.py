@@ -2,9 +2,9 @@
 
 The way of a study, and where each stage lives:
 
-==  =================  ==================================================  ===================
+==  =================  ==================================================  ========================
 #   stage              takes → gives                                       where
-==  =================  ==================================================  ===================
+==  =================  ==================================================  ========================
 1   association        A-ASSOCIATE-RQ → accepted peer, or named refusal    `network`
 2   received instance  C-STORE-RQ → bytes safe on disk → DIMSE status      `network`, `archive`
 3   complete study     instances + evidence → `Study` revision             `completeness`, `intake`
@@ -14,7 +14,7 @@ The way of a study, and where each stage lives:
 7   prediction         bundle + volume → `Prediction`                      `workers.inference`
 8   DICOM results      `Prediction` + sources → SEG, SR, checked           `results`
 9   delivered          results → destination, confirmed                    `workers.deliver`
-==  =================  ==================================================  ===================
+==  =================  ==================================================  ========================
 """
 
 __version__ = "0.1.0"

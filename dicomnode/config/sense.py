@@ -15,12 +15,15 @@ from dicomnode.config.problem import Problem, did_you_mean, key_path
 
 Tables = Mapping[str, Any]
 
+_MAX_NAME_LENGTH = 64  # as long as the columns that keep it
+
 
 def problems(raw: Tables) -> list[Problem]:
     """Every fault of sense in the tables of the file."""
     routes = list(tables(raw, "routes"))
     return [
         *_more_than_one_listener(raw),
+        *_names_that_are_none(raw),
         *_written_passwords(raw),
         *_peers_that_are_one(raw),
         *(problem for at, route in routes for problem in _route(raw, at=at, route=route)),
@@ -53,6 +56,14 @@ def _more_than_one_listener(raw: Tables) -> Iterator[Problem]:
     if isinstance(processes, int) and processes > 1:
         message = "This version listens with one process. Set it to 1, or leave it out."
         yield _error(key_path("listen", "processes"), message, "one-listener")
+
+
+def _names_that_are_none(raw: Tables) -> Iterator[Problem]:
+    for section in ("peers", "models"):
+        for name in _names(raw, section):
+            if not 0 < len(name) <= _MAX_NAME_LENGTH:
+                message = f"A name has 1 to {_MAX_NAME_LENGTH} characters. Give another one."
+                yield _error(key_path(section, name), message, "bad-name")
 
 
 def _written_passwords(raw: Tables) -> Iterator[Problem]:

@@ -95,7 +95,9 @@ AETitle = Annotated[
 AnchoredPath = Annotated[Path, BeforeValidator(_anchored)]
 Host = Annotated[str, AfterValidator(_host)]
 Keyword = Annotated[str, AfterValidator(known_keyword)]
-Name = Annotated[str, Field(min_length=1)]
+# As long as the columns that keep them.
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+RuleName = Annotated[str, Field(min_length=1, max_length=128)]
 Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -243,7 +245,7 @@ class Route(_Table):
     Exactly one of `series` and `inputs` is given.
     """
 
-    name: Name
+    name: RuleName
     """What the rule is called in the journal and on the web page."""
     model: Name
     """Name of a model below [models]."""

@@ -378,6 +378,11 @@ TWIN = PACS.replace(".pacs", ".twin")
         (PACS + MODEL + route(inputs='{ t1 = { Modality = "MR" } }'), "routes[0]", "both"),
         (PACS + MODEL + route() + route(), "routes[1].name", "routes[0]"),
         (PACS + TWIN, "peers.twin", '"pacs"'),
+        (
+            PACS + PACS.replace(".pacs", "." + "x" * 65).replace("PACS", "X"),
+            f"peers.{'x' * 65}",
+            "64",
+        ),
         ("[listen]\nprocesses = 2\n" + PACS, "listen.processes", "one process"),
     ],
 )

@@ -181,5 +181,5 @@ def _report_death(surroundings: PerProcess, job_id: str, exception: BaseExceptio
             )
         elif isinstance(exception, WorkerLostError):
             left = limits.attempts - job.attempts
-            leases.release(tx, job_id, attempts_left=left, at=context.now())
+            leases.release(tx, job_id, owner=context.owner, attempts_left=left, at=context.now())
     _log.error("worker child lost", job=job_id, error=type(exception).__name__)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from dicomnode.archive import journal, moves, tables
+from dicomnode.archive import journal, moves, tables, work
 from dicomnode.archive.journal import Kind
 from dicomnode.job import DeliveryState, JobState
 
@@ -45,24 +45,17 @@ def claim(
     Returns:
         The delivery, or `None` when it is not pending (any more) or its time has not come.
     """
-    columns = tables.delivery.c
-    taken = tx.execute(
-        update(tables.delivery)
-        .where(
-            columns.id == delivery_id,
-            columns.state == DeliveryState.PENDING,
-            columns.not_before <= at,
-        )
-        .values(
-            state=DeliveryState.SENDING,
-            attempts=columns.attempts + 1,
-            lease_owner=owner,
-            lease_until=at + lease_s,
-        )
-    )
-    if not taken.rowcount:
+    if not work.take(
+        tx,
+        tables.delivery,
+        delivery_id,
+        state=DeliveryState.SENDING,
+        owner=owner,
+        at=at,
+        lease_s=lease_s,
+    ):
         return None
-    row = tx.execute(select(tables.delivery).where(columns.id == delivery_id)).one()
+    row = tx.execute(select(tables.delivery).where(tables.delivery.c.id == delivery_id)).one()
     return _delivery(row)
 
 
@@ -131,7 +124,7 @@ def _move(
             columns.state == DeliveryState.SENDING,
             columns.lease_owner == owner,
         )
-        .values(state=after, lease_owner=None, lease_until=None, queued_at=None, **values)
+        .values({"state": after} | work.LET_GO | values)
     )
     if not moved.rowcount:
         return False

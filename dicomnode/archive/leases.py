@@ -12,8 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, func, or_, select, update
 
-from dicomnode.archive import journal, moves, tables
-from dicomnode.archive.journal import Kind
+from dicomnode.archive import moves, tables, work
 from dicomnode.job import DeliveryState, JobState
 
 
@@ -25,8 +24,6 @@ class Task(StrEnum):
 
 
 _TABLES = {Task.PREDICT: tables.job, Task.DELIVER: tables.delivery}
-# Both kinds of work use the same word for what nobody has taken up.
-_PENDING = "pending"
 
 
 def due(tx: Connection, task: Task, *, at: float, resend_s: float, window: int) -> list[str]:
@@ -42,7 +39,7 @@ def due(tx: Connection, task: Task, *, at: float, resend_s: float, window: int) 
     table = _TABLES[task]
     columns = table.c
     on_their_way = tx.scalar(
-        select(func.count()).where(columns.state == _PENDING, columns.queued_at > at - resend_s)
+        select(func.count()).where(columns.state == work.PENDING, columns.queued_at > at - resend_s)
     )
     waiting = (
         select(columns.id)
@@ -66,7 +63,7 @@ def anything_due(tx: Connection, task: Task, *, at: float, resend_s: float) -> b
 def _is_due(task: Task, *, at: float, resend_s: float) -> list[ColumnElement[bool]]:
     columns = _TABLES[task].c
     return [
-        columns.state == _PENDING,
+        columns.state == work.PENDING,
         columns.not_before <= at,
         or_(columns.queued_at.is_(None), columns.queued_at <= at - resend_s),
     ]
@@ -85,7 +82,7 @@ def forget_hints(tx: Connection, task: Task, ids: Sequence[str] | None = None) -
         ids: Only these; `None` for all that are pending.
     """
     table = _TABLES[task]
-    forget = update(table).where(table.c.state == _PENDING).values(queued_at=None)
+    forget = update(table).where(table.c.state == work.PENDING).values(queued_at=None)
     tx.execute(forget if ids is None else forget.where(table.c.id.in_(ids)))
 
 
@@ -116,61 +113,46 @@ def expire(tx: Connection, *, at: float, attempts: int) -> list[str]:
     """
     job, delivery = tables.job.c, tables.delivery.c
     lost_jobs = tx.execute(
-        select(job.id, job.attempts, job.study_instance_uid)
+        select(job.id, job.attempts, job.lease_owner)
         .where(job.state == JobState.PREDICTING, job.lease_until < at)
         .with_for_update(skip_locked=True)
     ).all()
     for row in lost_jobs:
-        release(tx, row.id, attempts_left=attempts - row.attempts, at=at)
+        left = attempts - row.attempts
+        release(tx, row.id, owner=row.lease_owner, attempts_left=left, at=at)
     lost_deliveries = tx.scalars(
         select(delivery.id)
         .where(delivery.state == DeliveryState.SENDING, delivery.lease_until < at)
         .with_for_update(skip_locked=True)
     ).all()
-    if lost_deliveries:
-        tx.execute(
-            update(tables.delivery)
-            .where(delivery.id.in_(lost_deliveries))
-            .values(state=DeliveryState.PENDING, lease_owner=None, lease_until=None, queued_at=None)
-        )
+    _let_go_of_deliveries(tx, delivery.id.in_(lost_deliveries))
     return [row.id for row in lost_jobs] + list(lost_deliveries)
 
 
-def release(tx: Connection, job_id: str, *, attempts_left: int, at: float) -> None:
+def _let_go_of_deliveries(tx: Connection, which: ColumnElement[bool]) -> None:
+    tx.execute(
+        update(tables.delivery)
+        .where(which, tables.delivery.c.state == DeliveryState.SENDING)
+        .values({"state": DeliveryState.PENDING} | work.LET_GO)
+    )
+
+
+def release(tx: Connection, job_id: str, *, owner: str, attempts_left: int, at: float) -> bool:
     """Give back the job of a worker that died while it ran: predicting → pending, or failed."""
-    columns = tables.job.c
     again = attempts_left > 0
-    state = JobState.PENDING if again else JobState.FAILED
-    detail = (
-        "The worker died while it ran; the job is taken up again."
+    return moves.move(
+        tx,
+        job_id,
+        {JobState.PREDICTING},
+        JobState.PENDING if again else JobState.FAILED,
+        at=at,
+        owner=owner,
+        reason="worker-lost",
+        detail="The worker died while it ran; the job is taken up again."
         if again
-        else "Each worker that ran this job died. Look for a lack of memory, then retry it."
+        else "Each worker that ran this job died. Look for a lack of memory, then retry it.",
+        ended_at=None if again else at,
     )
-    moved = tx.execute(
-        update(tables.job)
-        .where(columns.id == job_id, columns.state == JobState.PREDICTING)
-        .values(
-            state=state,
-            reason="worker-lost",
-            detail=detail,
-            lease_owner=None,
-            lease_until=None,
-            queued_at=None,
-            ended_at=None if again else at,
-        )
-    )
-    if moved.rowcount:
-        study = tx.scalar(select(columns.study_instance_uid).where(columns.id == job_id))
-        journal.write(
-            tx,
-            Kind.JOB_MOVED,
-            at=at,
-            study=study,
-            job=job_id,
-            state=str(state),
-            reason="worker-lost",
-            detail=detail,
-        )
 
 
 def hand_back(tx: Connection, *, owner: str, at: float) -> list[str]:
@@ -179,17 +161,13 @@ def hand_back(tx: Connection, *, owner: str, at: float) -> list[str]:
     Returns:
         The ids of the jobs.
     """
-    job, delivery = tables.job.c, tables.delivery.c
+    job = tables.job.c
     held = tx.scalars(
         select(job.id).where(job.lease_owner == owner, job.state == JobState.PREDICTING)
     ).all()
     for job_id in held:
         moves.hand_back(tx, job_id, owner=owner, at=at)
-    tx.execute(
-        update(tables.delivery)
-        .where(delivery.lease_owner == owner, delivery.state == DeliveryState.SENDING)
-        .values(state=DeliveryState.PENDING, lease_owner=None, lease_until=None, queued_at=None)
-    )
+    _let_go_of_deliveries(tx, tables.delivery.c.lease_owner == owner)
     return list(held)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from dicomnode.archive import jobs, journal, results, tables
+from dicomnode.archive import jobs, journal, results, tables, work
 from dicomnode.archive.journal import Kind
 from dicomnode.archive.results import ResultFile
 from dicomnode.job import MOVES, DeliveryState, JobState
@@ -37,22 +37,19 @@ def move(
     where = [columns.id == job_id, columns.state.in_(sorted(before))]
     if owner is not None:
         where.append(columns.lease_owner == owner)
-    lease = {"lease_owner": None, "lease_until": None, "queued_at": None} | values
-    moved = tx.execute(update(tables.job).where(*where).values(state=after, **lease))
-    if not moved.rowcount:
-        return False
-    study = tx.scalar(select(columns.study_instance_uid).where(columns.id == job_id))
-    journal.write(
-        tx,
-        Kind.JOB_MOVED,
-        at=at,
-        study=study,
-        job=job_id,
-        state=str(after),
-        reason=values.get("reason", ""),
-        detail=values.get("detail", ""),
+    moved = tx.execute(
+        update(tables.job).where(*where).values({"state": after} | work.LET_GO | values)
     )
-    return True
+    if moved.rowcount:
+        told = {key: values.get(key, "") for key in ("reason", "detail")}
+        _journal(tx, job_id, after, at=at, **told)
+    return moved.rowcount == 1
+
+
+def _journal(tx: Connection, job_id: str, state: JobState, *, at: float, **facts: Any) -> None:
+    columns = tables.job.c
+    study = tx.scalar(select(columns.study_instance_uid).where(columns.id == job_id))
+    journal.write(tx, Kind.JOB_MOVED, at=at, study=study, job=job_id, state=str(state), **facts)
 
 
 def claim(tx: Connection, job_id: str, *, owner: str, at: float, lease_s: float) -> jobs.Job | None:
@@ -61,36 +58,13 @@ def claim(tx: Connection, job_id: str, *, owner: str, at: float, lease_s: float)
     Returns:
         The job, or `None` when it is not pending (any more) or its time has not come.
     """
-    columns = tables.job.c
-    taken = tx.execute(
-        update(tables.job)
-        .where(
-            columns.id == job_id,
-            columns.state == JobState.PENDING,
-            columns.not_before <= at,
-        )
-        .values(
-            state=JobState.PREDICTING,
-            attempts=columns.attempts + 1,
-            lease_owner=owner,
-            lease_until=at + lease_s,
-            reason="",
-            detail="",
-        )
-    )
-    if not taken.rowcount:
+    if not work.take(
+        tx, tables.job, job_id, state=JobState.PREDICTING, owner=owner, at=at, lease_s=lease_s
+    ):
         return None
     found = jobs.job(tx, job_id)
     if found is not None:
-        journal.write(
-            tx,
-            Kind.JOB_MOVED,
-            at=at,
-            study=found.study_instance_uid,
-            job=job_id,
-            state=str(JobState.PREDICTING),
-            attempt=found.attempts,
-        )
+        _journal(tx, job_id, JobState.PREDICTING, at=at, attempt=found.attempts)
     return found
 
 

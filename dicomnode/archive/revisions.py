@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, update
 
-from dicomnode.archive import jobs, journal, moves, tables
+from dicomnode.archive import jobs, journal, moves, tables, work
 from dicomnode.archive.jobs import JobInput
 from dicomnode.archive.journal import Kind
 from dicomnode.job import MOVES, DeliveryState, JobState, Priority
@@ -102,7 +102,7 @@ def _supersede(tx: Connection, older: jobs.Job, *, by: str, at: float) -> None:
     tx.execute(
         update(tables.delivery)
         .where(tables.delivery.c.job == older.id, tables.delivery.c.state.in_(open_states))
-        .values(state=DeliveryState.CANCELLED, ended_at=at, lease_owner=None, lease_until=None)
+        .values({"state": DeliveryState.CANCELLED, "ended_at": at} | work.LET_GO)
     )
 
 

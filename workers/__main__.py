@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from dicomnode import config, log
-from dicomnode.archive.database import Database
 from dicomnode.archive.leases import Task
 from dicomnode.config import Configuration
 from dicomnode.errors import Misconfigured, NodeError
@@ -59,10 +58,10 @@ def _work(file: Path, task: Task) -> None:
         requested=configuration.worker.device,
         device=_device(configuration, task),
     )
-    database = Database(configuration.database.url)
-    database.migrate()
-    database.close()
-    app.run(configuration, task, PerProcess(worker))
+    surroundings = PerProcess(worker)
+    # Once here: a bundle that cannot be read refuses to start, where every job would fail.
+    surroundings.get().database.migrate()
+    app.run(configuration, task, surroundings)
 
 
 def _device(configuration: Configuration, task: Task) -> str:

@@ -149,6 +149,10 @@ class Manifest(_Strict):
     outputs: Annotated[dict[str, LabelMapOutput], Field(min_length=1)]
 
 
+#: Series Description is an LO (PS3.5 6.2).
+MAX_SERIES_DESCRIPTION = 64
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A bundle that can be run: its manifest is sound and its files are locked.
@@ -172,6 +176,11 @@ class Bundle:
         """What stands as Algorithm Version in every object: it changes with every weight."""
         return f"{self.version}+{self.digest[:DIGEST_SHOWN]}"
 
+    @property
+    def series_description(self) -> str:
+        """What stands as Series Description of every result: the one label that viewers show."""
+        return f"AI {self.manifest.name} v{self.version} (RESEARCH)"
+
 
 def load(root: Path, *, manifest: Path | None = None) -> Bundle:
     """Read what stands beside a bundle. No file is hashed: that is `verify`.
@@ -184,13 +193,29 @@ def load(root: Path, *, manifest: Path | None = None) -> Bundle:
         Misconfigured: `bundle-incomplete`, `manifest-faulty`, `metadata-faulty`, `lock-missing` or
             `lock-faulty`; the sentence names the file and the key path.
     """
-    return Bundle(
+    path = manifest or root / MANIFEST_NAME
+    loaded = Bundle(
         root=root,
-        manifest=_read_manifest(manifest or root / MANIFEST_NAME),
+        manifest=_read_manifest(path),
         version=_read_version(root / METADATA_NAME),
         digest=_digest(_read_lock(lock_path(root, manifest=manifest))),
         manifest_path=manifest,
     )
+    _require_writable(loaded, path)
+    return loaded
+
+
+def _require_writable(loaded: Bundle, path: Path) -> None:
+    """Make sure that the manifest's words can stand in the results of any image."""
+    # The source's character set stays as it is, and all that it is sure to have is ASCII.
+    if not loaded.manifest.model_dump_json(exclude={"intended_use"}).isascii():
+        raise Misconfigured("manifest-faulty", f"{path}: only intended_use may go beyond ASCII.")
+    if len(loaded.series_description) > MAX_SERIES_DESCRIPTION:
+        raise Misconfigured(
+            "manifest-faulty",
+            f"{path}: name: '{loaded.series_description}', the description of the result's series,"
+            f" has more than {MAX_SERIES_DESCRIPTION} characters. Give a shorter name.",
+        )
 
 
 def lock_path(root: Path, *, manifest: Path | None = None) -> Path:

@@ -131,6 +131,8 @@ def send(
     files = sender.dicom_files(
         paths, skipped=lambda file, why: _err.print(f"skipped {file}: {why}", markup=False)
     )
+    if not files:
+        raise Misconfigured("no-dicom-file", "There is no DICOM file to send.")
     with render.progress(_err, total=len(files), what="sending") as advance:
         sent = sender.send(
             files, to=destination, calling_ae_title=calling, progress=lambda _: advance()
@@ -170,6 +172,18 @@ def status(
         _show(inquiry.status(configuration, now=time.time()), as_json=as_json, text=render.status)
     else:
         _show(inquiry.study(configuration, study), as_json=as_json, text=render.study)
+
+
+@app.command()
+def retry(
+    study: Annotated[str, typer.Argument(help=_STUDY_HELP)],
+    *,
+    file: FileOption = _DEFAULT_FILE,
+    as_json: Json = False,
+) -> None:
+    """Run the failed jobs of a study once more, or only send their results again."""
+    document = inquiry.retry(config.load(file), study, now=time.time())
+    _show(document, as_json=as_json, text=render.retried)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dicomnode import bundle, node, routing
-from dicomnode.archive import accounts, decisions, deliveries, jobs, journal, results
+from dicomnode.archive import accounts, decisions, deliveries, jobs, journal, results, revisions
 from dicomnode.archive.database import Database
 from dicomnode.archive.jobs import Job
 from dicomnode.archive.journal import Entry, Kind
@@ -62,6 +62,13 @@ def study(configuration: Configuration, beginning: str) -> Document:
             "jobs": outcomes(tx, uid, data_dir=configuration.node.data_dir),
             "timeline": [_line(entry) for entry in entries],
         }
+
+
+def retry(configuration: Configuration, beginning: str, *, now: float) -> Document:
+    """Run the failed jobs of a study once more; the only answer here that changes something."""
+    with _database(configuration) as database, database.write() as tx:
+        uid = _find(tx, beginning)
+        return {"study": uid, "jobs": revisions.retry(tx, uid, at=now)}
 
 
 def why(configuration: Configuration, beginning: str) -> Document:
@@ -168,14 +175,19 @@ def _refusal(entry: Entry) -> Document:
 @contextmanager
 def _read(configuration: Configuration) -> Iterator[Connection]:
     """One look at the database of a node, which may be running and is left as it is."""
+    with _database(configuration) as database, database.read() as tx:
+        yield tx
+
+
+@contextmanager
+def _database(configuration: Configuration) -> Iterator[Database]:
     database = Database(configuration.database.url)
     try:
         if not database.has_schema():
             raise Misconfigured(
                 "nothing-yet", "This node has never run: there is no database. Start it first."
             )
-        with database.read() as tx:
-            yield tx
+        yield database
     finally:
         database.close()
 

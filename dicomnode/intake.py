@@ -6,32 +6,29 @@ reported and not yet written when the process dies is found again on disk at the
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy import Connection
 
 from dicomnode import completeness, log, routing
-from dicomnode.archive import decisions, header, index, journal, revisions
+from dicomnode.archive import contents, decisions, index, journal, revisions
 from dicomnode.archive.arrival import Arrival, Ended, Opened, Stored, TurnedAway
+from dicomnode.archive.contents import Content, Unreadable
 from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
-from dicomnode.archive.header import Identity
 from dicomnode.archive.jobs import JobInput
 from dicomnode.archive.journal import Kind
-from dicomnode.errors import NodeError, Refused, RetryLater
-from dicomnode.study import HeaderValue, Instance, Study
+from dicomnode.errors import RetryLater
+from dicomnode.study import Study
 
 _log = log.get(__name__)
 
 _BATCH = 500
 _TICK_S = 0.05
 _RETRY_S = 1.0
-_AFTER_FAULT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +42,6 @@ class Patience:
 
     settle_s: float
     quiet_s: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Content:
-    instance: Instance
-    size: int
-    fault: str  # why its header could not be read, or ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Unreadable:
-    detail: str
 
 
 class Intake:
@@ -93,8 +78,12 @@ class Intake:
     def _step(self) -> float:
         """Do what can be done now; returns how long to wait before the next step."""
         try:
-            self.index_reported()
-            self.complete_due()
+            now = self._clock()
+            # Everything that was reported by now, however much: what is not indexed yet would look
+            # like silence.
+            for _ in range(1 + (len(self._backlog) + self._reported.qsize()) // _BATCH):
+                self.index_reported()
+            self.complete_due(now)
         except RetryLater as error:
             _log.warning("intake waits", reason=error.reason, detail=error.detail)
             return _RETRY_S
@@ -121,9 +110,9 @@ class Intake:
 
     def _index_found(self, paths: Sequence[str], *, at: float) -> None:
         found = [Stored(association="", path=path, at=at) for path in paths]
-        contents = {path: self._read(path) for path in paths}
+        read = {path: contents.read(self._store, path) for path in paths}
         with self._database.write() as tx:
-            for study in self._index(tx, found, contents):
+            for study in self._index(tx, found, read):
                 journal.write(tx, Kind.FOUND_AT_START, at=at, study=study)
         _log.info("found at start", count=len(paths))
 
@@ -136,16 +125,16 @@ class Intake:
         _log.error("files missing", count=len(paths), path=paths[0])
 
     def index_reported(self) -> None:
-        """Write down what was reported since the last call, in one transaction."""
+        """Write down what was reported, one batch of it, in one transaction."""
         while len(self._backlog) < _BATCH and not self._reported.empty():
             self._backlog.append(self._reported.get())
         if not self._backlog:
             return
         # Files are read before the transaction: nobody waits for our disk with the lock held.
         stored = [one.path for one in self._backlog if isinstance(one, Stored)]
-        contents = {path: self._read(path) for path in stored}
+        read = {path: contents.read(self._store, path) for path in stored}
         with self._database.write() as tx:
-            touched = self._index(tx, self._backlog, contents)
+            touched = self._index(tx, self._backlog, read)
         self._backlog.clear()
         now = self._clock()
         for study_instance_uid in touched:
@@ -155,46 +144,21 @@ class Intake:
         self,
         tx: Connection,
         arrivals: Sequence[Arrival],
-        contents: Mapping[str, _Content | _Unreadable],
+        read: Mapping[str, Content | Unreadable],
     ) -> set[str]:
         touched: set[str] = set()
         waiting: list[index.Received] = []
         for arrival in arrivals:
             if isinstance(arrival, Stored):
-                waiting += _received(tx, arrival, contents[arrival.path])
+                waiting += _received(tx, arrival, read[arrival.path])
                 continue
             touched |= index.add(tx, waiting)
             waiting.clear()
             touched |= _record(tx, arrival)
         return touched | index.add(tx, waiting)
 
-    def _read(self, path: str) -> _Content | _Unreadable:
-        file = self._store.absolute(path)
-        try:
-            digest, size = _digest(file)
-            identity, transfer_syntax_uid, values, fault = _header(file)
-        except NodeError as error:
-            return _Unreadable(detail=error.detail)
-        except OSError as error:
-            return _Unreadable(detail=str(error.strerror))
-        except Exception as error:  # noqa: BLE001 - one odd file must not stop all the others
-            _log.exception("stored file unreadable", path=path)
-            return _Unreadable(detail=f"{type(error).__name__} while it was read; see the log.")
-        instance = Instance(
-            sop_instance_uid=identity.sop_instance_uid,
-            sop_class_uid=identity.sop_class_uid,
-            transfer_syntax_uid=transfer_syntax_uid,
-            series_instance_uid=identity.series_instance_uid,
-            study_instance_uid=identity.study_instance_uid,
-            digest=digest,
-            path=path,
-            header=values,
-        )
-        return _Content(instance=instance, size=size, fault=fault)
-
-    def complete_due(self) -> None:
-        """Complete and route each study whose time has come."""
-        now = self._clock()
+    def complete_due(self, now: float) -> None:
+        """Complete and route each study whose time has come by `now`."""
         for study_instance_uid in [uid for uid, at in self._due.items() if at <= now]:
             wait_until = self._try_to_complete(study_instance_uid, now=now)
             if wait_until is None:
@@ -211,11 +175,34 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - one odd study must not stop all the others
             _log.exception("routing failed unexpectedly", study=study_instance_uid)
             with self._database.write() as tx:
-                detail = f"{type(error).__name__} while it was routed; see the log."
-                journal.write(
-                    tx, Kind.ROUTING_FAILED, at=now, study=study_instance_uid, detail=detail
-                )
-            return now + _AFTER_FAULT_S
+                self._hold(tx, study_instance_uid, type(error).__name__, at=now)
+            return None
+
+    def _hold(self, tx: Connection, study_instance_uid: str, fault: str, *, at: float) -> None:
+        """End the routing of a study that cannot be routed: every rule holds it, and says why."""
+        study = index.study(tx, study_instance_uid)
+        if study is None:
+            return
+        revision = study.revision + 1
+        detail = f"{fault} while the study was routed; the log of the node says more."
+        index.complete(tx, study_instance_uid, revision=revision, because=detail, at=at)
+        held = [
+            decisions.Recorded(
+                revision=revision,
+                rule=rule.name,
+                series_instance_uid=series.series_instance_uid,
+                model=rule.model,
+                outcome=routing.Outcome.HELD,
+                origin="",
+                clause="",
+                value="",
+                detail=detail,
+            )
+            for rule in self._rules
+            for series in study.series
+        ]
+        decisions.record(tx, study_instance_uid, held)
+        journal.write(tx, Kind.ROUTING_FAILED, at=at, study=study_instance_uid, detail=detail)
 
     def _complete(self, tx: Connection, study_instance_uid: str, *, now: float) -> float | None:
         """Complete a study, or say until when it is waited for."""
@@ -256,15 +243,21 @@ class Intake:
         wanted = [_new_job(study, one) for one in routed.jobs]
         for job in wanted:
             revisions.create(tx, job, at=at)
-        revisions.supersede_unwanted(tx, uid, wanted=[job.id for job in wanted], at=at)
+        revisions.supersede_unwanted(
+            tx,
+            uid,
+            rules={rule.name for rule in self._rules},
+            wanted=[job.id for job in wanted],
+            at=at,
+        )
         _log.info("study complete", study=uid, revision=study.revision, count=len(wanted))
 
 
 def _received(
-    tx: Connection, stored: Stored, content: _Content | _Unreadable
+    tx: Connection, stored: Stored, content: Content | Unreadable
 ) -> list[index.Received]:
     """What the index is told of a stored file: nothing of one that cannot be read any more."""
-    if isinstance(content, _Unreadable):
+    if isinstance(content, Unreadable):
         journal.write(tx, Kind.UNREADABLE, at=stored.at, path=stored.path, detail=content.detail)
         _log.error("stored file unreadable", path=stored.path, detail=content.detail)
         return []
@@ -315,24 +308,6 @@ def _record(tx: Connection, arrival: Opened | TurnedAway | Ended) -> set[str]:
         refused=arrival.refused,
     )
     return index.end_association(tx, arrival)
-
-
-def _header(file: Path) -> tuple[Identity, str, Mapping[str, HeaderValue], str]:
-    """The header, and what is wrong with it.
-
-    A file that breaks off behind its UIDs has none; it is indexed all the same, so that its study
-    is seen and each rule says what it lacks.
-    """
-    try:
-        return *header.index_header(file), ""
-    except Refused as error:
-        return *header.identify(file), {}, error.detail
-
-
-def _digest(file: Path) -> tuple[str, int]:
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256")
-        return digest.hexdigest(), content.tell()
 
 
 def _recorded(study: Study, decision: routing.Decision) -> decisions.Recorded:

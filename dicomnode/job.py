@@ -43,7 +43,7 @@ MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.NOT_APPLICABLE: frozenset({JobState.SUPERSEDED}),
     # An administrator may have a failed job run, or only sent, once more.
     JobState.FAILED: frozenset({JobState.PENDING, JobState.DELIVERING, JobState.SUPERSEDED}),
-    JobState.SUPERSEDED: frozenset(),
+    JobState.SUPERSEDED: frozenset({JobState.PENDING}),  # a later revision wants it again
 }
 
 

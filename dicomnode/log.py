@@ -68,6 +68,8 @@ def configure(*, level: str = "info", as_json: bool | None = None, strict: bool 
     )
     # Libraries speak through `logging`: only what they think is wrong is of interest here.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    # What pynetdicom says of associations the node says itself, with a reason.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
 
 def get(name: str) -> Any:

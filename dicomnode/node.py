@@ -70,8 +70,8 @@ class Node:
         self._database.migrate()
         removed = self._store.remove_partial()
         self._intake.reconcile()
-        self._intake_thread.start()
         self._acceptor.start()
+        self._intake_thread.start()
         self._announce()
         ae_title = self._configuration.node.ae_title
         _log.info("listening", port=self.port, ae_title=ae_title, removed=removed)
@@ -81,7 +81,8 @@ class Node:
         self._listening.unlink(missing_ok=True)
         self._acceptor.stop()
         self._stop_intake.set()
-        self._intake_thread.join()
+        if self._intake_thread.ident is not None:
+            self._intake_thread.join()
         self._database.close()
         self._only_one.close()
         _log.info("stopped")
@@ -94,9 +95,11 @@ class Node:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._end.set())
-        self.start()
-        self._end.wait()
-        self.stop()
+        try:
+            self.start()
+            self._end.wait()
+        finally:
+            self.stop()
         if self._fault is not None:
             raise self._fault
 
@@ -121,6 +124,8 @@ def listening(data_dir: Path) -> int | None:
     try:
         note = json.loads((data_dir / LISTENING_NAME).read_text())
         os.kill(int(note["pid"]), 0)
+    except PermissionError:
+        pass  # it is there, and another user's
     except (OSError, ValueError):
         return None
     return int(note["port"])

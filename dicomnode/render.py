@@ -133,6 +133,14 @@ def why(document: Document) -> Group:
     return Group(Text(document["study"]), table)
 
 
+def retried(document: Document) -> Text:
+    """Which jobs run once more."""
+    count = len(document["jobs"])
+    return Text(
+        f"{document['study']}: {count} failed job{'' if count == 1 else 's'} taken up again."
+    )
+
+
 def models(document: list[Document]) -> Table:
     """The bundles of a configuration."""
     table = _table("model", "what it is", "version", "digest", "inputs", "answers")

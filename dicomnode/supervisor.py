@@ -32,6 +32,7 @@ class _Child:
     started_at: float
     faults: int = 0
     restart_at: float | None = None
+    was_restarted: bool = False
 
 
 class Supervisor:
@@ -72,12 +73,14 @@ class Supervisor:
         if child.restart_at is not None:
             if now >= child.restart_at:
                 child.process, child.started_at = _start(child.command), now
-                child.restart_at = None
+                child.restart_at, child.was_restarted = None, True
             return
         code = child.process.poll()
         if code is None:
             return
-        if code == EXIT_MISCONFIGURED:
+        # Once it has run, its configuration was good: what is missing now may come back, and the
+        # others must not end with it.
+        if code == EXIT_MISCONFIGURED and not child.was_restarted:
             self._exit_code = EXIT_MISCONFIGURED
             self._end.set()
             return

@@ -12,12 +12,13 @@ from typing import Annotated
 import typer
 
 from dicomnode import config, log
+from dicomnode.archive.database import Database
 from dicomnode.archive.leases import Task
 from dicomnode.config import Configuration
 from dicomnode.errors import Misconfigured, NodeError
 from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
 from workers import app, device
-from workers.context import PerProcess, Worker
+from workers.context import PerProcess, Worker, bundles
 
 _log = log.get(__name__)
 
@@ -53,15 +54,15 @@ def main(
 def _work(file: Path, task: Task) -> None:
     configuration = config.load(file)
     worker = Worker(
-        file=file,
+        configuration=configuration,
+        bundles=bundles(configuration) if task is Task.PREDICT else {},
         owner=f"{socket.gethostname()}:{os.getpid()}:{time.time():.0f}:{task}",
-        requested=configuration.worker.device,
         device=_device(configuration, task),
     )
-    surroundings = PerProcess(worker)
-    # Once here: a bundle that cannot be read refuses to start, where every job would fail.
-    surroundings.get().database.migrate()
-    app.run(configuration, task, surroundings)
+    database = Database(configuration.database.url)
+    database.migrate()
+    database.close()  # nothing that is open here may be inherited by a child
+    app.run(configuration, task, PerProcess(worker))
 
 
 def _device(configuration: Configuration, task: Task) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import Celery, signals
+from celery.worker import state
 from kombu.exceptions import OperationalError
 
 from dicomnode import log
@@ -28,6 +29,8 @@ _log = log.get(__name__)
 
 # Deliveries mostly wait for the other side.
 DELIVERY_SLOTS = 2
+# Longer than any answer is waited for: the sender itself gives up before.
+_DELIVERY_LIMIT_S = 3600.0
 # A message is handed out again by Redis only when its task cannot be running any more.
 _VISIBILITY = 1.1
 # Importing torch and MONAI in a child takes seconds; Celery's own 4 s are for lighter children.
@@ -41,7 +44,8 @@ def build(configuration: Configuration, task: Task) -> Celery:
     """The app of one kind of worker, configured and without tasks."""
     limit_s = configuration.worker.timeout_s
     broker = configuration.queue.broker
-    transport: dict[str, Any] = {"visibility_timeout": limit_s * _VISIBILITY}
+    longest_s = max(limit_s, _DELIVERY_LIMIT_S)
+    transport: dict[str, Any] = {"visibility_timeout": longest_s * _VISIBILITY}
     if broker.startswith("memory:"):
         broker, transport = _MEMORY, {"polling_interval": _MEMORY_POLLING_S}
     app = Celery(f"dicomnode-{task}", broker=broker, set_as_current=False)
@@ -55,7 +59,7 @@ def build(configuration: Configuration, task: Task) -> Celery:
         task_ignore_result=True,
         task_publish_retry=False,
         task_serializer="json",
-        task_time_limit=limit_s,
+        task_time_limit=limit_s if task is Task.PREDICT else _DELIVERY_LIMIT_S,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_concurrency=slots(configuration, task),
         worker_hijack_root_logger=False,
@@ -81,6 +85,7 @@ def run(configuration: Configuration, task: Task, surroundings: PerProcess) -> N
         surroundings.get,
         Duty(task=task, slots=slots(configuration, task)),
         lambda row_id: _send(app, name, row_id),
+        _running,
     )
     _connect_signals(task, surroundings, dispatcher)
     worker = app.Worker(
@@ -110,6 +115,11 @@ def _declare(app: Celery, task: Task, surroundings: PerProcess) -> str:
     name = f"dicomnode.{task}"
     app.task(work, name=name)
     return name
+
+
+def _running() -> list[str]:
+    """The ids of the rows that this worker's children run now."""
+    return [str(request.args[0]) for request in list(state.active_requests)]
 
 
 def _send(app: Celery, name: str, row_id: str) -> None:

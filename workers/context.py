@@ -6,9 +6,8 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from dicomnode import bundle, config
+from dicomnode import bundle
 from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
 from dicomnode.bundle import Bundle
@@ -39,33 +38,40 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """What each process of a worker is told before it is forked: plain values.
+    """What each process of a worker is told before it is forked: plain values, read once.
 
     Attributes:
-        file: The configuration.
-        requested: `[worker] device` as configured.
-        device: What it came to.
+        bundles: The models that it may run; a worker that only delivers has none.
+        device: What `[worker] device` came to.
     """
 
-    file: Path
+    configuration: Configuration = field(repr=False)
+    bundles: Mapping[str, Bundle] = field(repr=False)
     owner: str
-    requested: str
     device: str
 
     def open(self) -> Context:
         """Make this process's own surroundings; connections do not survive a fork."""
-        configuration = config.load(self.file)
         return Context(
-            configuration=configuration,
-            database=Database(configuration.database.url),
-            store=FileStore(configuration.node.data_dir),
-            bundles={
-                name: bundle.load(model.bundle, manifest=model.manifest)
-                for name, model in configuration.models.items()
-            },
+            configuration=self.configuration,
+            database=Database(self.configuration.database.url),
+            store=FileStore(self.configuration.node.data_dir),
+            bundles=self.bundles,
             owner=self.owner,
             device=self.device,
         )
+
+
+def bundles(configuration: Configuration) -> dict[str, Bundle]:
+    """The bundles of a configuration, by the names of their models.
+
+    Raises:
+        Misconfigured: As `bundle.load`.
+    """
+    return {
+        name: bundle.load(model.bundle, manifest=model.manifest)
+        for name, model in configuration.models.items()
+    }
 
 
 class PerProcess:
@@ -75,9 +81,13 @@ class PerProcess:
         self.worker = worker
         self._pid = 0
         self._context: Context | None = None
+        self._inherited: list[Context] = []
 
     def get(self) -> Context:
         """This process's context."""
         if self._context is None or self._pid != os.getpid():
+            if self._context is not None:
+                # SQLite forbids a child to close what its parent opened: it is kept, and not used.
+                self._inherited.append(self._context)
             self._context, self._pid = self.worker.open(), os.getpid()
         return self._context

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode import log
-from dicomnode.archive import deliveries, jobs, results
+from dicomnode.archive import deliveries, jobs, results, status
 from dicomnode.archive.deliveries import Delivery
 from dicomnode.archive.results import ResultFile
 from dicomnode.config import Peer
@@ -58,19 +59,33 @@ def deliver(context: Context, delivery_id: str) -> None:
         _fail(context, delivery, unknown)
     else:
         with context.database.write() as tx:
-            deliveries.confirm(tx, delivery, owner=context.owner, at=context.now())
-        _log.info("delivered", job=delivery.job, destination=delivery.destination)
+            held = deliveries.confirm(tx, delivery, owner=context.owner, at=context.now())
+        if held:
+            _log.info("delivered", job=delivery.job, destination=delivery.destination)
+        else:
+            _log.warning("delivered too late", job=delivery.job, destination=delivery.destination)
 
 
 def _deliver(context: Context, delivery: Delivery) -> None:
     peer = _peer(context, delivery)
     parcel = _parcel(context, delivery)
-    data_dir = context.configuration.node.data_dir
+    if delivery.attempts > 1 and peer.confirm == "find" and not _missing(context, peer, parcel):
+        return  # an earlier attempt got everything there and never learned it
     for file in parcel.files:
-        _send(context, peer, data_dir / file.path)
-    if peer.confirm == "find":
-        for file in parcel.files:
-            _find(context, peer, parcel, file)
+        _require_held(context, delivery)
+        _send(context, peer, file)
+    missing = _missing(context, peer, parcel) if peer.confirm == "find" else []
+    if missing:
+        raise RetryLater(
+            "not-found-at-destination",
+            f"{peer.ae_title} accepted the {missing[0].kind} and does not list it (C-FIND).",
+        )
+
+
+def _require_held(context: Context, delivery: Delivery) -> None:
+    with context.database.read() as tx:
+        if not deliveries.is_held(tx, delivery, owner=context.owner):
+            raise RetryLater("not-held", "Another worker has taken this delivery over.")
 
 
 def _peer(context: Context, delivery: Delivery) -> Peer:
@@ -98,15 +113,17 @@ def _parcel(context: Context, delivery: Delivery) -> Parcel:
     return Parcel(study_instance_uid=job.study_instance_uid, files=tuple(files))
 
 
-def _send(context: Context, peer: Peer, path: Path) -> None:
+def _send(context: Context, peer: Peer, file: ResultFile) -> None:
     """Send one object; only what was stored lets the next one go."""
-    if not path.is_file():
-        raise Failed("result-missing", f"{path.name} is not on disk any more. Retry the job.")
+    path = context.configuration.node.data_dir / file.path
+    _require_unchanged(path, file)
     (sent,) = sender.send(
         [path],
         to=_destination(peer),
         calling_ae_title=context.configuration.node.ae_title,
     )
+    if sent.status == status.DUPLICATE_SOP_INSTANCE and peer.confirm == "find":
+        return  # it says that it has the object already: whether it does is asked afterwards
     outcome = sender.outcome(sent.status)
     said = f"{peer.ae_title} answered 0x{sent.status:04X} to {path.name}."
     if outcome == "retry":
@@ -115,7 +132,25 @@ def _send(context: Context, peer: Peer, path: Path) -> None:
         raise Failed("destination-refused", said)
 
 
-def _find(context: Context, peer: Peer, parcel: Parcel, file: ResultFile) -> None:
+def _require_unchanged(path: Path, file: ResultFile) -> None:
+    """What leaves is what was checked, byte for byte."""
+    try:
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise Failed("result-missing", f"{path.name} is not on disk any more.") from error
+    except OSError as error:
+        raise RetryLater("file-system", f"{path.name}: {error.strerror}.") from error
+    if digest != file.digest:
+        raise Failed("result-changed", f"{path.name} is not the file that was checked.")
+
+
+def _missing(context: Context, peer: Peer, parcel: Parcel) -> list[ResultFile]:
+    """What the destination does not list."""
+    return [file for file in parcel.files if not _is_listed(context, peer, parcel, file)]
+
+
+def _is_listed(context: Context, peer: Peer, parcel: Parcel, file: ResultFile) -> bool:
     found = sender.find_instances(
         _destination(peer),
         calling_ae_title=context.configuration.node.ae_title,
@@ -123,11 +158,7 @@ def _find(context: Context, peer: Peer, parcel: Parcel, file: ResultFile) -> Non
         series_instance_uid=file.series_instance_uid,
         sop_instance_uids=[file.sop_instance_uid],
     )
-    if file.sop_instance_uid not in found:
-        raise RetryLater(
-            "not-found-at-destination",
-            f"{peer.ae_title} accepted the {file.kind} and does not list it (C-FIND).",
-        )
+    return file.sop_instance_uid in found
 
 
 def _put_off(context: Context, delivery: Delivery, error: RetryLater) -> None:

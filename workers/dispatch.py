@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from dicomnode import log
 from dicomnode.archive import leases
 from dicomnode.archive.leases import Task
@@ -47,20 +49,28 @@ class Dispatcher:
     """Tells workers of rows that wait, and keeps this worker's leases alive."""
 
     def __init__(
-        self, context: Callable[[], Context], duty: Duty, send: Callable[[str], None]
+        self,
+        context: Callable[[], Context],
+        duty: Duty,
+        send: Callable[[str], None],
+        running: Callable[[], list[str]],
     ) -> None:
         """Prepare.
 
         Args:
             context: Gives this process's surroundings.
             send: Sends one id to the workers; raises `BrokerAway`.
+            running: The ids of the rows that this worker's children run now.
         """
         self._context = context
         self._duty = duty
+        self._running = running
         self._send = send
         self._stop = threading.Event()
         self._quit = False
         self._renew_at = 0.0
+        self._renewed_at = 0.0
+        self._is_clean = False
         self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
         # A child forked in the middle of a step would inherit locks that nobody there releases.
         self._step_lock = threading.Lock()
@@ -71,10 +81,7 @@ class Dispatcher:
         )
 
     def start(self) -> None:
-        """Begin, with a clean sheet: whatever an earlier broker was told may be told again."""
-        context = self._context()
-        with context.database.write() as tx:
-            leases.forget_hints(tx, self._duty.task)
+        """Begin. Nothing here can fail: what can is a step, and is tried again."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -111,6 +118,7 @@ class Dispatcher:
 
     def _step(self) -> float:
         try:
+            self._clean_sheet()
             self._keep_leases()
             self._dispatch()
         except RetryLater as error:
@@ -122,25 +130,40 @@ class Dispatcher:
             return _AFTER_FAULT_S
         return TICK_S
 
+    def _clean_sheet(self) -> None:
+        """Once at the start: whatever an earlier broker was told may be told again."""
+        if self._is_clean:
+            return
+        with self._context().database.write() as tx:
+            leases.forget_hints(tx, self._duty.task)
+        self._is_clean = True
+
     def _keep_leases(self) -> None:
-        context = self._context()
-        now, lease_s = context.now(), context.configuration.worker.lease_s
+        context, task = self._context(), self._duty.task
+        now, limits = context.now(), context.configuration.worker
         if now < self._renew_at:
             return
-        self._renew_at = now + lease_s / _RENEWALS
+        # After a stall of our own the others may just be as late as we are: they come first.
+        was_stalled = now - self._renewed_at > limits.lease_s
         with context.database.write() as tx:
-            leases.renew(tx, owner=context.owner, at=now, lease_s=lease_s)
-            lost = leases.expire(tx, at=now, attempts=context.configuration.worker.attempts)
-            leases.report_worker(
-                tx,
-                owner=context.owner,
-                device=context.device,
-                requested=context.configuration.worker.device,
-                slots=self._duty.slots if self._duty.task is Task.PREDICT else 0,
-                at=now,
+            leases.renew(
+                tx, task, self._running(), owner=context.owner, at=now, lease_s=limits.lease_s
             )
+            lost = [] if was_stalled else leases.expire(tx, task, at=now, attempts=limits.attempts)
+            self._report(tx, context, at=now)
+        self._renewed_at, self._renew_at = now, now + limits.lease_s / _RENEWALS
         if lost:
             _log.warning("taken back from a lost worker", count=len(lost))
+
+    def _report(self, tx: Connection, context: Context, *, at: float) -> None:
+        leases.report_worker(
+            tx,
+            owner=context.owner,
+            device=context.device,
+            requested=context.configuration.worker.device,
+            slots=self._duty.slots if self._duty.task is Task.PREDICT else 0,
+            at=at,
+        )
 
     def _dispatch(self) -> None:
         context = self._context()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dicomnode import log, results, volume
-from dicomnode.archive import index, moves
+from dicomnode.archive import index, jobs, moves
 from dicomnode.archive import results as kept_results
 from dicomnode.archive.jobs import Job
 from dicomnode.archive.results import ResultFile
@@ -69,6 +71,9 @@ def predict(context: Context, models: Models, job_id: str) -> None:
         _end(context, job, JobState.NOT_APPLICABLE, error, watch)
     except RetryLater as error:
         _try_again(context, job, error, watch)
+    except OSError as error:  # the disk is full, or a folder is away: neither is the job's fault
+        passing = RetryLater("file-system", f"{error.strerror} in the worker's data folder.")
+        _try_again(context, job, passing, watch)
     except (Failed, Misconfigured) as error:
         _end(context, job, JobState.FAILED, error, watch)
     except Exception as error:  # noqa: BLE001 - the edge of the task: what nobody named is parked
@@ -92,8 +97,7 @@ def _run(context: Context, models: Models, job: Job, watch: Stopwatch) -> tuple[
             prediction,
             bundle=bundle,
             key=job.key,
-            # In the zone of this machine: what a result is dated by is the hospital's wall clock.
-            created=datetime.fromtimestamp(job.created_at, tz=UTC).astimezone(),
+            created=_created(context, job),
             predecessor=_predecessor(context, job),
         )
     with watch.time("check"), _folder(context, job) as folder:
@@ -101,6 +105,18 @@ def _run(context: Context, models: Models, job: Job, watch: Stopwatch) -> tuple[
         results.check(paths, prediction=prediction, bundle=bundle, key=job.key)
         results.overlay(prediction, bundle=bundle).save(folder / OVERLAY)
         return tuple(_kept(job, *pair) for pair in zip(built, paths, strict=True))
+
+
+def _created(context: Context, job: Job) -> datetime:
+    """When this result was first asked for, by whichever rule: one UID is one object.
+
+    In the zone of this machine: what a result is dated by is the hospital's wall clock.
+    """
+    with context.database.read() as tx:
+        first = jobs.first_with_key(tx, job.key)
+    return datetime.fromtimestamp(
+        first.created_at if first else job.created_at, tz=UTC
+    ).astimezone()
 
 
 def _predecessor(context: Context, job: Job) -> results.Predecessor | None:
@@ -149,17 +165,29 @@ def _load(context: Context, job: Job, bundle: Bundle) -> Mapping[str, Volume]:
 
 @contextmanager
 def _folder(context: Context, job: Job) -> Iterator[Path]:
-    """A folder for the job's results that appears whole or not at all."""
-    root = context.configuration.node.data_dir / RESULTS
-    final, draft = root / job.id, root / f"{job.id}.{job.attempts}.part"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    """A new folder for this run's results, gone again unless the block succeeds.
+
+    Each run has its own: one that comes too late must not touch what another has recorded.
+    """
+    folder = context.configuration.node.data_dir / RESULTS / job.id
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Path(tempfile.mkdtemp(prefix=f"{job.attempts}-", dir=folder))
     try:
-        yield draft
-        shutil.rmtree(final, ignore_errors=True)
-        draft.rename(final)
+        yield run
+        for each in (run, folder, folder.parent):
+            _sync(each)
+    except BaseException:
+        shutil.rmtree(run, ignore_errors=True)
+        raise
+
+
+def _sync(folder: Path) -> None:
+    """Make the entries of a folder survive a power cut: the database will rely on them."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _kept(job: Job, result: results.Result, path: Path) -> ResultFile:
@@ -169,7 +197,7 @@ def _kept(job: Job, result: results.Result, path: Path) -> ResultFile:
         kind=result.kind,
         sop_instance_uid=str(result.dataset.SOPInstanceUID),
         series_instance_uid=str(result.dataset.SeriesInstanceUID),
-        path=f"{RESULTS}/{job.id}/{path.name}",
+        path=f"{RESULTS}/{job.id}/{path.parent.name}/{path.name}",
         digest=digest,
     )
 
@@ -185,9 +213,11 @@ def _keep(context: Context, job: Job, files: Sequence[ResultFile], watch: Stopwa
             timings=watch.timings,
             device=context.device,
         )
-    _log.info(
-        "predicted" if kept else "too late", job=job.id, model=job.model, device=context.device
-    )
+    if not kept:
+        shutil.rmtree((context.configuration.node.data_dir / files[0].path).parent)
+        _log.warning("predicted too late", job=job.id, model=job.model)
+        return
+    _log.info("predicted", job=job.id, model=job.model, device=context.device)
 
 
 def _end(context: Context, job: Job, state: JobState, error: NodeError, watch: Stopwatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import alembic.command
 import alembic.config
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from dicomnode.errors import RetryLater
@@ -28,9 +28,11 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self._is_sqlite = make_url(url).get_backend_name() == "sqlite"
-        if self._is_sqlite:
-            self._sqlite_path.parent.mkdir(parents=True, exist_ok=True)
-        self._engine = create_engine(url, pool_pre_ping=not self._is_sqlite)
+        self._engine = create_engine(
+            url,
+            pool_pre_ping=not self._is_sqlite,
+            hide_parameters=True,  # they hold what names a patient, and errors are logged
+        )
         if self._is_sqlite:
             _prepare_sqlite(self._engine)
 
@@ -54,6 +56,8 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the schema up to date. Safe when several processes start at once."""
+        if self._is_sqlite:
+            self._sqlite_path.parent.mkdir(parents=True, exist_ok=True)
         with _translated(), self._migration_lock(), self.write() as connection:
             config = alembic.config.Config()
             config.set_main_option("script_location", str(_MIGRATIONS))
@@ -61,7 +65,9 @@ class Database:
             alembic.command.upgrade(config, "head")
 
     def has_schema(self) -> bool:
-        """Whether a node has ever used this database."""
+        """Whether a node has ever used this database. Asking leaves nothing behind."""
+        if self._is_sqlite and not self._sqlite_path.is_file():
+            return False
         with _translated():
             return inspect(self._engine).has_table("study")
 
@@ -90,7 +96,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if error.connection_invalidated or type(error.orig).__name__ == "OperationalError":
+        if error.connection_invalidated or isinstance(error, OperationalError):
             raise RetryLater(
                 "database-unavailable", f"The database did not answer: {error.orig}."
             ) from error

@@ -84,6 +84,7 @@ def try_again(
 
 def confirm(tx: Connection, delivery: Delivery, *, owner: str, at: float) -> bool:
     """The destination has everything: sending → confirmed; the last one ends the job."""
+    _lock_job(tx, delivery)
     moved = _move(
         tx, delivery, DeliveryState.CONFIRMED, owner=owner, at=at, ended_at=at, reason="", detail=""
     )
@@ -94,6 +95,7 @@ def fail(
     tx: Connection, delivery: Delivery, *, owner: str, at: float, reason: str, detail: str
 ) -> bool:
     """The destination will not have it: sending → failed; the last one ends the job."""
+    _lock_job(tx, delivery)
     moved = _move(
         tx,
         delivery,
@@ -105,6 +107,25 @@ def fail(
         detail=detail,
     )
     return moved and _settle_job(tx, delivery.job, at=at)
+
+
+def _lock_job(tx: Connection, delivery: Delivery) -> None:
+    """Let the deliveries of one job end one after the other: each must see how the others stand.
+
+    The job comes first in every transaction that touches both.
+    """
+    tx.execute(select(tables.job.c.id).where(tables.job.c.id == delivery.job).with_for_update())
+
+
+def is_held(tx: Connection, delivery: Delivery, *, owner: str) -> bool:
+    """Whether `owner` still holds a delivery that is being made."""
+    columns = tables.delivery.c
+    held = select(columns.id).where(
+        columns.id == delivery.id,
+        columns.state == DeliveryState.SENDING,
+        columns.lease_owner == owner,
+    )
+    return tx.scalar(held) is not None
 
 
 def _move(

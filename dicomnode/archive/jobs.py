@@ -57,6 +57,18 @@ def of_study(tx: Connection, study_instance_uid: str) -> list[Job]:
     return [_job(row) for row in rows]
 
 
+def first_with_key(tx: Connection, key: str) -> Job | None:
+    """The oldest job that asks for the same result, whichever rule asked."""
+    columns = tables.job.c
+    row = tx.execute(
+        select(tables.job)
+        .where(columns.key == key)
+        .order_by(columns.created_at, columns.id)
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else _job(row)
+
+
 def job(tx: Connection, job_id: str) -> Job | None:
     """One job."""
     row = tx.execute(select(tables.job).where(tables.job.c.id == job_id)).one_or_none()

@@ -91,42 +91,58 @@ def _mark(tx: Connection, table: Table, ids: list[str], *, at: float) -> None:
         tx.execute(update(table).where(table.c.id.in_(ids)).values(queued_at=at))
 
 
-def renew(tx: Connection, *, owner: str, at: float, lease_s: float) -> int:
-    """Lengthen every lease of a worker that lives.
+def renew(
+    tx: Connection, task: Task, ids: Sequence[str], *, owner: str, at: float, lease_s: float
+) -> int:
+    """Lengthen the leases of the rows that a worker is running now, and of no others.
+
+    A row whose task ended without a word is among none of them: its lease runs out.
 
     Returns:
         How many it holds.
     """
-    held = 0
-    for table in (tables.job, tables.delivery):
-        held += tx.execute(
-            update(table).where(table.c.lease_owner == owner).values(lease_until=at + lease_s)
-        ).rowcount
-    return held
+    columns = _TABLES[task].c
+    held = tx.execute(
+        update(_TABLES[task])
+        .where(columns.lease_owner == owner, columns.id.in_(ids))
+        .values(lease_until=at + lease_s)
+    )
+    return held.rowcount
 
 
-def expire(tx: Connection, *, at: float, attempts: int) -> list[str]:
+def expire(tx: Connection, task: Task, *, at: float, attempts: int) -> list[str]:
     """Take back what workers that died were holding; park what has killed too many of them.
 
     Returns:
-        The ids of the jobs and deliveries that were taken back.
+        The ids of the rows that were taken back.
     """
-    job, delivery = tables.job.c, tables.delivery.c
-    lost_jobs = tx.execute(
+    if task is Task.PREDICT:
+        return _expire_jobs(tx, at=at, attempts=attempts)
+    return _expire_deliveries(tx, at=at)
+
+
+def _expire_jobs(tx: Connection, *, at: float, attempts: int) -> list[str]:
+    job = tables.job.c
+    lost = tx.execute(
         select(job.id, job.attempts, job.lease_owner)
         .where(job.state == JobState.PREDICTING, job.lease_until < at)
         .with_for_update(skip_locked=True)
     ).all()
-    for row in lost_jobs:
+    for row in lost:
         left = attempts - row.attempts
         release(tx, row.id, owner=row.lease_owner, attempts_left=left, at=at)
-    lost_deliveries = tx.scalars(
+    return [row.id for row in lost]
+
+
+def _expire_deliveries(tx: Connection, *, at: float) -> list[str]:
+    delivery = tables.delivery.c
+    lost = tx.scalars(
         select(delivery.id)
         .where(delivery.state == DeliveryState.SENDING, delivery.lease_until < at)
         .with_for_update(skip_locked=True)
     ).all()
-    _let_go_of_deliveries(tx, delivery.id.in_(lost_deliveries))
-    return [row.id for row in lost_jobs] + list(lost_deliveries)
+    _let_go_of_deliveries(tx, delivery.id.in_(lost))
+    return list(lost)
 
 
 def _let_go_of_deliveries(tx: Connection, which: ColumnElement[bool]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from dicomnode.archive import tables
+from dicomnode.job import DeliveryState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,30 @@ def of_job(tx: Connection, job_id: str) -> list[ResultFile]:
 
 
 def superseded_report(tx: Connection, job_id: str) -> ResultFile | None:
-    """The report of the job that `job_id` superseded, where that one had come so far."""
-    older = tx.scalars(
-        select(tables.job.c.id)
-        .where(tables.job.c.superseded_by == job_id)
-        .order_by(tables.job.c.created_at.desc())
-    ).all()
-    reports = [one for each in older for one in of_job(tx, each) if one.kind == "sr"]
-    return reports[0] if reports else None
+    """The newest report that a destination has and that `job_id` takes the place of.
+
+    A revision that gave none, or whose report was never confirmed anywhere, is passed over.
+    """
+    job = tables.job.c
+    successors = [job_id]
+    while successors:
+        older = tx.scalars(
+            select(job.id).where(job.superseded_by.in_(successors)).order_by(job.created_at.desc())
+        ).all()
+        for each in older:
+            reports = [one for one in of_job(tx, each) if one.kind == "sr"]
+            if reports and _is_anywhere(tx, each):
+                return reports[0]
+        successors = list(older)
+    return None
+
+
+def _is_anywhere(tx: Connection, job_id: str) -> bool:
+    delivery = tables.delivery.c
+    confirmed = select(delivery.id).where(
+        delivery.job == job_id, delivery.state == DeliveryState.CONFIRMED
+    )
+    return tx.scalar(confirmed.limit(1)) is not None
 
 
 def record(tx: Connection, job_id: str, kept: Sequence[ResultFile]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, select, update
 
@@ -42,9 +43,36 @@ def create(tx: Connection, new: NewJob, *, at: float) -> bool:
     Returns:
         Whether it is new.
     """
-    exists = tx.scalar(select(tables.job.c.id).where(tables.job.c.id == new.id))
-    if exists:
+    existing = jobs.job(tx, new.id)
+    if existing is not None and existing.state is not JobState.SUPERSEDED:
         return False
+    if existing is not None:
+        _revive(tx, new, at=at)
+    else:
+        _insert(tx, new, at=at)
+    for older in _predecessors(tx, new):
+        _supersede(tx, older, by=new.id, at=at)
+    return True
+
+
+def _revive(tx: Connection, new: NewJob, *, at: float) -> None:
+    """Run a job again that was superseded and is now wanted once more."""
+    moves.move(
+        tx,
+        new.id,
+        {JobState.SUPERSEDED},
+        JobState.PENDING,
+        at=at,
+        revision=new.revision,
+        attempts=0,
+        superseded_by=None,
+        reason="",
+        detail="",
+        ended_at=None,
+    )
+
+
+def _insert(tx: Connection, new: NewJob, *, at: float) -> None:
     tx.execute(
         tables.job.insert().values(
             id=new.id,
@@ -68,9 +96,6 @@ def create(tx: Connection, new: NewJob, *, at: float) -> bool:
     journal.write(
         tx, Kind.JOB_CREATED, at=at, study=new.study_instance_uid, job=new.id, rule=new.rule
     )
-    for older in _predecessors(tx, new):
-        _supersede(tx, older, by=new.id, at=at)
-    return True
 
 
 def _predecessors(tx: Connection, new: NewJob) -> list[jobs.Job]:
@@ -98,18 +123,63 @@ def _supersede(tx: Connection, older: jobs.Job, *, by: str, at: float) -> None:
         detail="The study has a newer revision, or the model a newer version.",
         ended_at=at,
     )
-    open_states = (DeliveryState.PENDING, DeliveryState.SENDING)
+    # What is on its way to a destination now may arrive; the newer result names it if it does.
+    delivery = tables.delivery.c
     tx.execute(
         update(tables.delivery)
-        .where(tables.delivery.c.job == older.id, tables.delivery.c.state.in_(open_states))
+        .where(delivery.job == older.id, delivery.state == DeliveryState.PENDING)
         .values({"state": DeliveryState.CANCELLED, "ended_at": at} | work.LET_GO)
     )
 
 
+def retry(tx: Connection, study_instance_uid: str, *, at: float) -> list[str]:
+    """Run the failed jobs of a study once more; those that only failed to arrive are only sent.
+
+    Returns:
+        The ids of the jobs.
+    """
+    failed = [one for one in jobs.of_study(tx, study_instance_uid) if one.state is JobState.FAILED]
+    for one in failed:
+        values: dict[str, Any] = {
+            "reason": "", "detail": "", "ended_at": None, "attempts": 0, "not_before": at
+        }  # fmt: skip
+        refused = _refused_deliveries(tx, one.id)
+        state = JobState.DELIVERING if refused else JobState.PENDING
+        moves.move(tx, one.id, {JobState.FAILED}, state, at=at, **values)
+        tx.execute(
+            update(tables.delivery)
+            .where(tables.delivery.c.id.in_(refused))
+            .values({"state": DeliveryState.PENDING} | work.LET_GO | values)
+        )
+    return [one.id for one in failed]
+
+
+def _refused_deliveries(tx: Connection, job_id: str) -> list[str]:
+    delivery = tables.delivery.c
+    return list(
+        tx.scalars(
+            select(delivery.id).where(
+                delivery.job == job_id, delivery.state == DeliveryState.FAILED
+            )
+        )
+    )
+
+
 def supersede_unwanted(
-    tx: Connection, study_instance_uid: str, *, wanted: Sequence[str], at: float
+    tx: Connection,
+    study_instance_uid: str,
+    *,
+    rules: Collection[str],
+    wanted: Sequence[str],
+    at: float,
 ) -> None:
-    """End the open jobs of earlier revisions that the newest one does not ask for any more."""
+    """End what came of earlier revisions and the newest one does not ask for any more.
+
+    Args:
+        rules: The rules that were asked; the jobs of others are left alone.
+        wanted: The ids of the jobs that were asked for.
+    """
     for job in jobs.of_study(tx, study_instance_uid):
-        if job.id not in wanted and not job.state.is_final:
+        is_past = job.state is JobState.SUPERSEDED
+        if job.rule in rules and job.id not in wanted and not is_past:
             _supersede(tx, job, by="", at=at)

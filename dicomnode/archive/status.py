@@ -29,6 +29,8 @@ CANNOT_UNDERSTAND = 0xC000
 """PS3.4 B.2.3, Cxxx: the data set does not read as its transfer syntax says."""
 
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
+_RESOURCE_LIMITATION = 0x0213  # PS3.7 C.5.21
+_PASSING = frozenset({PROCESSING_FAILURE, _RESOURCE_LIMITATION})
 _WARNINGS = range(0xB000, 0xC000)  # PS3.7 C.3: done, though not quite as asked
 
 Outcome = Literal["stored", "retry", "refused"]
@@ -37,9 +39,10 @@ Outcome = Literal["stored", "retry", "refused"]
 def outcome(status: int) -> Outcome:
     """What a peer's answer to a C-STORE means for the object that was sent.
 
-    Success and warnings (Bxxx) mean that it is stored; A7xx that it may be sent again later;
-    anything else that no repetition helps.
+    Success and warnings (Bxxx) mean that it is stored; A7xx, a failure to process (0110) and a lack
+    of resources (0213) that it may be sent again later; anything else that no repetition helps.
     """
     if status == SUCCESS or status in _WARNINGS:
         return "stored"
-    return "retry" if status in _OUT_OF_RESOURCES else "refused"
+    is_passing = status in _OUT_OF_RESOURCES or status in _PASSING
+    return "retry" if is_passing else "refused"

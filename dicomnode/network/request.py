@@ -14,7 +14,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
 from dicomnode.archive.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicomnode.errors import RetryLater
+from dicomnode.errors import Misconfigured, RetryLater
 from dicomnode.network import association, connection
 
 MAX_CONTEXTS = 128  # PS3.8 7.1.1.13: their ids are the odd numbers up to 255
@@ -101,13 +101,14 @@ def _associate(
     patience: Patience,
     connected: threading.Event,
 ) -> Association:
-    ae = AE(calling_ae_title)
+    ae = AE()
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = patience.connect_s
     ae.acse_timeout = patience.acse_s
     ae.dimse_timeout = ae.network_timeout = patience.answer_s
     try:
+        ae.ae_title = calling_ae_title
         return ae.associate(
             to.host,
             to.port,
@@ -118,6 +119,10 @@ def _associate(
         )
     except OSError as error:  # its name does not resolve
         raise _unreachable(to) from error
+    except (TypeError, ValueError) as error:
+        raise Misconfigured(
+            "bad-ae-title", f"{calling_ae_title!r} or {to.ae_title!r} is no AE title: {error}."
+        ) from error
 
 
 def _on_connected(event: Event, timeout_s: float, connected: threading.Event) -> None:

@@ -127,7 +127,7 @@ def _item(path: Path) -> _Item:
     except Refused as refusal:
         return _unsent(path, "", refusal.status, refusal.detail)
     except OSError as error:
-        return _unsent(path, "", status.PROCESSING_FAILURE, f"Cannot be read: {error.strerror}.")
+        return _unsent(path, "", status.CANNOT_UNDERSTAND, f"Cannot be read: {error.strerror}.")
 
 
 def _unsent(path: Path, sop_instance_uid: str, code: int, comment: str) -> Sent:

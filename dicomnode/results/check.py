@@ -13,13 +13,22 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
-from dicomnode.bundle import Bundle
+from dicomnode.bundle import MAX_SERIES_DESCRIPTION, Bundle
 from dicomnode.errors import ResultMismatch
 from dicomnode.prediction import Prediction
 from dicomnode.results import check_report, check_segmentation, common
 from dicomnode.results.checking import Expected, has_code, require, same
 from dicomnode.results.common import Kind
 
+# Of the identity, what every source must share.
+_ONE_FOR_ALL = (
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "StudyInstanceUID",
+    "AccessionNumber",
+)
 _SOP_CLASS: dict[Kind, str] = {"seg": SegmentationStorage, "sr": Comprehensive3DSRStorage}
 
 
@@ -85,7 +94,7 @@ def _check_identity(dataset: Dataset, expected: Expected, *, kind: Kind) -> None
             f"{keyword} is not what the source has.",
         )
     for header in expected.all_headers.values():
-        for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
+        for keyword in _ONE_FOR_ALL:
             require(
                 same(dataset.get(keyword), header.get(keyword)),
                 "identity-differs",
@@ -110,8 +119,8 @@ def _check_series(dataset: Dataset, expected: Expected, *, kind: Kind, output: s
     )
     described = str(dataset.get("SeriesDescription", ""))
     require(
-        described == common.series_description(expected.bundle)
-        and len(described) <= common.MAX_SERIES_DESCRIPTION,
+        described == expected.bundle.series_description
+        and len(described) <= MAX_SERIES_DESCRIPTION,
         "description-differs",
         "SeriesDescription does not say which model made the result, and that it is for research.",
     )

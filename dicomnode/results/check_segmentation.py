@@ -168,10 +168,12 @@ def _tolerance(expected: Expected) -> float:
 def _check_complete(
     decoded: _Decoded, slices: Sequence[int], items: Sequence[Numbered], volume: Volume
 ) -> None:
-    """Each slice has one frame for each segment: nothing is left out, nothing stands twice."""
-    found = sorted(zip(decoded.segments, slices, strict=True))
+    """Each slice has one frame for each segment, in the source's order; nothing is left out."""
+    found = list(zip(decoded.segments, slices, strict=True))
     meant = [(item.number, index) for item in items for index in range(volume.array.shape[0])]
-    require(found == meant, "frames-differ", "Not every slice has one frame for each segment.")
+    require(
+        found == meant, "frames-differ", "Not every slice has one frame for each segment, in order."
+    )
 
 
 def _check_references(dataset: Dataset, slices: Sequence[int], expected: Expected) -> None:

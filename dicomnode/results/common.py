@@ -102,7 +102,6 @@ _NEVER_ABSENT = (
 #: Series Number: a fixed high block, so that the results stand below the images.
 SERIES_NUMBER: dict[Kind, int] = {"seg": 9001, "sr": 9002}
 
-MAX_SERIES_DESCRIPTION = 64  # an LO, PS3.5 6.2
 
 NODE = "dicomnode"
 #: The device that observes in a report (PS3.16 TID 1004).
@@ -127,10 +126,15 @@ _ACQUIRED_BY = (
 #: keyword → why the inputs of a model may have only one value of it.
 _ONE_FOR_ALL_INPUTS = {
     "PatientID": "mixed-patients",
+    "IssuerOfPatientID": "mixed-patients",
     "PatientName": "mixed-patients",
+    "PatientBirthDate": "mixed-patients",
     "StudyInstanceUID": "mixed-studies",
+    "AccessionNumber": "mixed-studies",
     "FrameOfReferenceUID": "two-frames-of-reference",
 }
+
+_UNDECODABLE = "\N{REPLACEMENT CHARACTER}"  # what pydicom puts for a byte that it cannot read
 
 _VOLUME_DECIMALS = 6  # of a millilitre: a thousandth of a cubic millimetre
 
@@ -227,22 +231,6 @@ def device_uid(model: Bundle) -> str:
     return uid.derived("algorithm", model.digest)
 
 
-def series_description(model: Bundle) -> str:
-    """The one label that every viewer shows.
-
-    Raises:
-        Misconfigured: It would be longer than 64 characters.
-    """
-    description = f"AI {model.manifest.name} v{model.version} (RESEARCH)"
-    if len(description) > MAX_SERIES_DESCRIPTION:
-        raise Misconfigured(
-            "series-description-too-long",
-            f"'{description}' has more than {MAX_SERIES_DESCRIPTION} characters: give the model a"
-            " shorter `name` in its manifest.",
-        )
-    return description
-
-
 def volume_ml(voxels: int, *, voxel_mm3: float) -> float:
     """The volume of `voxels` voxels in millilitres."""
     return round(voxels * voxel_mm3 / 1000, _VOLUME_DECIMALS)
@@ -317,7 +305,7 @@ def complete(dataset: Dataset, run: Run, *, kind: Kind) -> None:
         _copy(BODY, run.header, dataset)
     dataset.SeriesNumber = SERIES_NUMBER[kind]
     dataset.InstanceNumber = 1
-    dataset.SeriesDescription = series_description(run.bundle)
+    dataset.SeriesDescription = run.bundle.series_description
     date, time = run.local.strftime("%Y%m%d"), run.local.strftime("%H%M%S")
     dataset.SeriesDate = dataset.ContentDate = dataset.InstanceCreationDate = date
     dataset.SeriesTime = dataset.ContentTime = dataset.InstanceCreationTime = time
@@ -332,7 +320,14 @@ def complete(dataset: Dataset, run: Run, *, kind: Kind) -> None:
 def _copy(keywords: Iterable[str], header: Dataset, dataset: Dataset) -> None:
     for keyword in keywords:
         if keyword in header:
-            dataset[keyword] = copy.deepcopy(header[keyword])
+            element = copy.deepcopy(header[keyword])
+            if _UNDECODABLE in str(element.value):
+                raise UnsuitableSeries(
+                    "identity-not-decodable",
+                    f"{keyword} does not read in the character set that the source names, so it"
+                    " cannot be copied verbatim.",
+                )
+            dataset[keyword] = element
         elif keyword in _NEVER_ABSENT:
             setattr(dataset, keyword, None)
         elif keyword in dataset:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import highdicom as hd
+import numpy as np
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
@@ -48,6 +49,7 @@ def build(run: Run, answer: LabelMap) -> Dataset:
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=False,
     )
+    _order(dataset)
     _refer(dataset, run.prediction.volume.sources, series=run.header.SeriesInstanceUID)
     dataset.ContentCreatorName = None  # type 2 (PS3.3 Table 10-12): nobody drew this
     _name_dimensions(dataset, uid.derived(run.key, "seg", answer.output, "dimensions"))
@@ -103,6 +105,32 @@ def _description(run: Run, output: str, item: Numbered) -> hd.seg.SegmentDescrip
 
 def _concept(code: Any) -> hd.sr.CodedConcept:
     return hd.sr.CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def _order(dataset: Dataset) -> None:
+    """Put the frames of each segment into the order of the slices, as the volume has them.
+
+    highdicom orders them by an axis of its own choice. A reader that pairs the frames of a SEG with
+    those of its source by their number would see the mask upside down.
+    """
+    groups = dataset.PerFrameFunctionalGroupsSequence
+    slices = [_stand_in_number(group) for group in groups]
+    segments = [int(group.FrameContentSequence[0].DimensionIndexValues[0]) for group in groups]
+    order = np.lexsort((slices, segments))
+    size = dataset.Rows * dataset.Columns
+    stored = np.frombuffer(dataset.PixelData, dtype=np.uint8)
+    bits = np.unpackbits(stored, bitorder="little")[: len(groups) * size].reshape(-1, size)
+    packed = np.packbits(bits[order], bitorder="little").tobytes()
+    dataset.PixelData = packed + bytes(len(packed) % 2)
+    dataset.PerFrameFunctionalGroupsSequence = [groups[frame] for frame in order]
+    for frame in order:
+        indices = groups[frame].FrameContentSequence[0]
+        indices.DimensionIndexValues = [segments[frame], slices[frame]]
+
+
+def _stand_in_number(group: Dataset) -> int:
+    item = group.DerivationImageSequence[0].SourceImageSequence[0]
+    return int(item.ReferencedSOPInstanceUID.removeprefix(_STAND_IN))
 
 
 def _refer(dataset: Dataset, sources: tuple[SliceSource, ...], *, series: str) -> None:

@@ -36,9 +36,11 @@ _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 #: keyword → why a series may have only one value of it.
 _ONE_FOR_ALL = {
     "PatientID": "mixed-patients",
+    "IssuerOfPatientID": "mixed-patients",
     "PatientName": "mixed-patients",
     "PatientBirthDate": "mixed-patients",
     "StudyInstanceUID": "mixed-studies",
+    "AccessionNumber": "mixed-studies",
     "SeriesInstanceUID": "mixed-series",
     "Modality": "mixed-modalities",
     "FrameOfReferenceUID": "two-frames-of-reference",

@@ -173,7 +173,7 @@ def test_who_does_not_hold_a_job_any_more_changes_nothing(with_study: Database) 
         revisions.create(tx, job, at=NOW)
     claim(with_study, job.id, owner="slow")
     with with_study.write() as tx:
-        assert leases.expire(tx, at=NOW + 11, attempts=3) == [job.id]
+        assert leases.expire(tx, Task.PREDICT, at=NOW + 11, attempts=3) == [job.id]
     assert claim(with_study, job.id, owner="other", at=NOW + 12)
     with with_study.write() as tx:
         assert not moves.predicted(
@@ -192,8 +192,8 @@ def test_a_renewed_lease_does_not_expire(with_study: Database) -> None:
         revisions.create(tx, job, at=NOW)
     claim(with_study, job.id)
     with with_study.write() as tx:
-        assert leases.renew(tx, owner="me", at=NOW + 8, lease_s=10) == 1
-        assert leases.expire(tx, at=NOW + 11, attempts=3) == []
+        assert leases.renew(tx, Task.PREDICT, [job.id], owner="me", at=NOW + 8, lease_s=10) == 1
+        assert leases.expire(tx, Task.PREDICT, at=NOW + 11, attempts=3) == []
 
 
 def test_a_job_whose_workers_die_is_parked_after_its_attempts(with_study: Database) -> None:
@@ -203,7 +203,7 @@ def test_a_job_whose_workers_die_is_parked_after_its_attempts(with_study: Databa
     for attempt in (1, 2):
         assert claim(with_study, job.id, at=NOW + 20 * attempt)
         with with_study.write() as tx:
-            leases.expire(tx, at=NOW + 20 * attempt + 11, attempts=2)
+            leases.expire(tx, Task.PREDICT, at=NOW + 20 * attempt + 11, attempts=2)
     found = state(with_study, job.id)
     assert (found.state, found.reason, found.attempts) == (JobState.FAILED, "worker-lost", 2)
 
@@ -280,7 +280,7 @@ def test_an_open_job_that_the_new_revision_does_not_want_ends(with_study: Databa
     job = new_job()
     with with_study.write() as tx:
         revisions.create(tx, job, at=NOW)
-        revisions.supersede_unwanted(tx, STUDY, wanted=[], at=NOW)
+        revisions.supersede_unwanted(tx, STUDY, rules={"rule"}, wanted=[], at=NOW)
     assert state(with_study, job.id).state is JobState.SUPERSEDED
 
 
@@ -456,3 +456,88 @@ def test_two_deliveries_have_different_ids(with_study: Database) -> None:
     one, two = to_delivering(with_study, job)
     assert one.id != two.id
     assert replace(one, id=two.id, destination="two") == two
+
+
+def test_a_row_whose_task_ended_without_a_word_is_not_renewed(with_study: Database) -> None:
+    job = new_job()
+    with with_study.write() as tx:
+        revisions.create(tx, job, at=NOW)
+    claim(with_study, job.id)
+    with with_study.write() as tx:
+        assert leases.renew(tx, Task.PREDICT, [], owner="me", at=NOW + 8, lease_s=10) == 0
+        assert leases.expire(tx, Task.PREDICT, at=NOW + 11, attempts=3) == [job.id]
+
+
+def test_a_superseded_job_that_is_wanted_again_runs_again(with_study: Database) -> None:
+    first, second = new_job(key="first"), new_job(key="second", revision=2)
+    with with_study.write() as tx:
+        revisions.create(tx, first, at=NOW)
+        revisions.create(tx, second, at=NOW + 1)
+        assert revisions.create(tx, replace(first, revision=3), at=NOW + 2)
+    assert state(with_study, first.id).state is JobState.PENDING
+    assert state(with_study, second.id).state is JobState.SUPERSEDED
+
+
+def test_what_was_delivered_ends_when_the_newest_revision_does_not_want_it(
+    with_study: Database,
+) -> None:
+    job = new_job()
+    with with_study.write() as tx:
+        revisions.create(tx, job, at=NOW)
+    deliver_all(with_study, job)
+    with with_study.write() as tx:
+        revisions.supersede_unwanted(tx, STUDY, rules={"other"}, wanted=[], at=NOW)
+    assert state(with_study, job.id).state is JobState.DELIVERED
+    with with_study.write() as tx:
+        revisions.supersede_unwanted(tx, STUDY, rules={"rule"}, wanted=[], at=NOW)
+    assert state(with_study, job.id).state is JobState.SUPERSEDED
+
+
+def deliver_all(database: Database, job: revisions.NewJob) -> None:
+    for delivery in to_delivering(database, job):
+        with database.write() as tx:
+            claimed = deliveries.claim(tx, delivery.id, owner="me", at=NOW, lease_s=10)
+            assert claimed
+            assert deliveries.confirm(tx, claimed, owner="me", at=NOW)
+
+
+def test_the_predecessor_is_the_newest_report_that_a_destination_has(with_study: Database) -> None:
+    delivered, failed, sent_nowhere, newest = (
+        new_job(key=str(revision), revision=revision) for revision in (1, 2, 3, 4)
+    )
+    with with_study.write() as tx:
+        revisions.create(tx, delivered, at=NOW)
+    deliver_all(with_study, delivered)
+    with with_study.write() as tx:
+        revisions.create(tx, failed, at=NOW + 1)
+        revisions.create(tx, sent_nowhere, at=NOW + 2)
+    to_delivering(with_study, sent_nowhere)
+    with with_study.write() as tx:
+        revisions.create(tx, newest, at=NOW + 3)
+        report = results.superseded_report(tx, newest.id)
+        assert results.superseded_report(tx, delivered.id) is None
+    assert report is not None
+    assert report == result("sr")
+
+
+def test_two_deliveries_that_end_at_once_end_their_job(with_study: Database) -> None:
+    job = new_job(send_to=("one", "two"))
+    with with_study.write() as tx:
+        revisions.create(tx, job, at=NOW)
+    claimed = []
+    for delivery in to_delivering(with_study, job):
+        with with_study.write() as tx:
+            claimed.append(deliveries.claim(tx, delivery.id, owner="me", at=NOW, lease_s=10))
+    barrier = threading.Barrier(2)
+
+    def confirm(delivery: deliveries.Delivery) -> None:
+        barrier.wait()
+        with with_study.write() as tx:
+            deliveries.confirm(tx, delivery, owner="me", at=NOW)
+
+    threads = [threading.Thread(target=confirm, args=[one]) for one in claimed]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert state(with_study, job.id).state is JobState.DELIVERED

@@ -255,12 +255,30 @@ def test_metadata_without_a_version_are_refused(root: Path, content: str) -> Non
 
 
 def test_a_version_leaves_room_for_the_digest_in_a_dicom_attribute(root: Path) -> None:
-    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "1" * 47}))
+    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "1" * 43}))
     bundle.write_lock(root)
-    assert len(bundle.load(root).algorithm_version) == 64
+    assert len(bundle.load(root).algorithm_version) == 60
 
     (root / "configs" / "metadata.json").write_text(json.dumps({"version": "1" * 48}))
     assert refusal(lambda: bundle.load(root)).reason == "metadata-faulty"
+
+
+def test_a_name_that_is_too_long_for_the_series_description_is_refused(root: Path) -> None:
+    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "1" * 44}))
+    bundle.write_lock(root)
+
+    error = refusal(lambda: bundle.load(root))
+
+    assert error.reason == "manifest-faulty"
+    assert "more than 64 characters" in error.detail
+
+
+def test_words_beyond_ascii_are_refused(root: Path) -> None:
+    manifest = root / "dicom.toml"
+    manifest.write_text(manifest.read_text().replace("Nobody", "Klinikum München"))
+    bundle.write_lock(root)
+
+    assert "ASCII" in refusal(lambda: bundle.load(root)).detail
 
 
 def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:

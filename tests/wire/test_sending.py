@@ -241,7 +241,7 @@ def test_a_class_that_the_peer_does_not_take_is_named(pacs: Pacs, tmp_path: Path
         (0xA900, "refused"),
         (0xC000, "refused"),
         (0x0122, "refused"),
-        (0x0110, "refused"),
+        (0x0110, "retry"),
     ],
 )
 def test_each_answer_has_one_meaning(

@@ -6,8 +6,9 @@ minutes then never stands before a delivery, and the sending side carries no tor
 
 from __future__ import annotations
 
-import ctypes
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -37,7 +38,6 @@ _VISIBILITY = 1.1
 _CHILD_START_S = 120.0
 _MEMORY = "memory://localhost//"
 _MEMORY_POLLING_S = 0.02
-_PR_SET_PDEATHSIG = 1
 
 
 def build(configuration: Configuration, task: Task) -> Celery:
@@ -105,12 +105,14 @@ def _declare(app: Celery, task: Task, surroundings: PerProcess) -> str:
         models = Models(surroundings.worker.device)
 
         def work(row_id: str) -> None:
-            predict.predict(surroundings.get(), models, row_id)
+            with _killable():
+                predict.predict(surroundings.get(), models, row_id)
 
     else:
 
         def work(row_id: str) -> None:
-            deliver.deliver(surroundings.get(), row_id)
+            with _killable():
+                deliver.deliver(surroundings.get(), row_id)
 
     name = f"dicomnode.{task}"
     app.task(work, name=name)
@@ -148,7 +150,6 @@ def _connect_signals(task: Task, surroundings: PerProcess, dispatcher: Dispatche
         dispatcher.close()
 
     def on_child(**_: Any) -> None:
-        _die_with_parent()
         if task is Task.PREDICT:
             Models.warm_up()
 
@@ -165,9 +166,19 @@ def _connect_signals(task: Task, surroundings: PerProcess, dispatcher: Dispatche
     signals.task_failure.connect(on_failure, weak=False)
 
 
-def _die_with_parent() -> None:
-    """Let the kernel end this child when its worker dies: else it would keep the GPU for ever."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+@contextmanager
+def _killable() -> Iterator[None]:
+    """Let SIGTERM end this child at once while it works.
+
+    billiard's own handler says farewell through a pipe that all children share. A child past its
+    limit gets SIGKILL a moment after SIGTERM: in the middle of that farewell it would leave the
+    pipe locked, and no later child could ever report anything.
+    """
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _report_death(surroundings: PerProcess, job_id: str, exception: BaseException) -> None:

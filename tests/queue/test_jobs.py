@@ -541,3 +541,36 @@ def test_two_deliveries_that_end_at_once_end_their_job(with_study: Database) -> 
     for thread in threads:
         thread.join()
     assert state(with_study, job.id).state is JobState.DELIVERED
+
+
+def test_a_failed_job_that_is_retried_runs_again_from_the_start(with_study: Database) -> None:
+    job = new_job()
+    with with_study.write() as tx:
+        revisions.create(tx, job, at=NOW)
+    claim(with_study, job.id)
+    with with_study.write() as tx:
+        assert moves.end(tx, job.id, JobState.FAILED, at=NOW, reason="r", detail="d", owner="me")
+        assert revisions.retry(tx, STUDY, at=NOW) == [job.id]
+    found = state(with_study, job.id)
+    assert (found.state, found.reason, found.attempts) == (JobState.PENDING, "", 0)
+
+
+def test_a_delivery_that_was_refused_is_only_sent_again(with_study: Database) -> None:
+    job = new_job(send_to=("one", "two"))
+    with with_study.write() as tx:
+        revisions.create(tx, job, at=NOW)
+    for delivery in to_delivering(with_study, job):
+        with with_study.write() as tx:
+            claimed = deliveries.claim(tx, delivery.id, owner="me", at=NOW, lease_s=10)
+            assert claimed
+            if delivery.destination == "one":
+                deliveries.confirm(tx, claimed, owner="me", at=NOW)
+            else:
+                deliveries.fail(tx, claimed, owner="me", at=NOW, reason="refused", detail="d")
+    assert state(with_study, job.id).state is JobState.FAILED
+    with with_study.write() as tx:
+        revisions.retry(tx, STUDY, at=NOW)
+        every = deliveries.of_job(tx, job.id)
+        assert len(results.of_job(tx, job.id)) == 2
+    assert state(with_study, job.id).state is JobState.DELIVERING
+    assert [one.state for one in every] == [DeliveryState.CONFIRMED, DeliveryState.PENDING]

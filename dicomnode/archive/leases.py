@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select, update
 
 from dicomnode.archive import moves, tables, work
 from dicomnode.job import DeliveryState, JobState
@@ -32,6 +32,9 @@ def due(tx: Connection, task: Task, *, at: float, resend_s: float, window: int) 
     Each is marked, so that it is not returned again before `resend_s` have passed: by then either
     a worker has taken it up, or the broker has forgotten it.
 
+    Deliveries to one destination go one after the other: a PACS that does not answer keeps one slot
+    busy, and the others get their results.
+
     Args:
         window: At most so many may be on their way at once: what waits here keeps its order, what
             a broker holds does not.
@@ -41,14 +44,19 @@ def due(tx: Connection, task: Task, *, at: float, resend_s: float, window: int) 
     on_their_way = tx.scalar(
         select(func.count()).where(columns.state == work.PENDING, columns.queued_at > at - resend_s)
     )
+    free = max(0, window - (on_their_way or 0))
+    lane = columns.destination if task is Task.DELIVER else columns.id
     waiting = (
-        select(columns.id)
+        select(columns.id, lane.label("lane"))
         .where(*_is_due(task, at=at, resend_s=resend_s))
         .order_by(*_order(task))
-        .limit(max(0, window - (on_their_way or 0)))
+        .limit(free if task is Task.PREDICT else None)
         .with_for_update(skip_locked=True)
     )
-    ids = list(tx.scalars(waiting))
+    first_of_lane: dict[str, str] = {}
+    for row in tx.execute(waiting):
+        first_of_lane.setdefault(row.lane, row.id)
+    ids = list(first_of_lane.values())[:free]
     _mark(tx, table, ids, at=at)
     return ids
 
@@ -62,11 +70,30 @@ def anything_due(tx: Connection, task: Task, *, at: float, resend_s: float) -> b
 
 def _is_due(task: Task, *, at: float, resend_s: float) -> list[ColumnElement[bool]]:
     columns = _TABLES[task].c
-    return [
+    due_now = [
         columns.state == work.PENDING,
         columns.not_before <= at,
         or_(columns.queued_at.is_(None), columns.queued_at <= at - resend_s),
     ]
+    return [*due_now, ~_is_busy(at - resend_s)] if task is Task.DELIVER else due_now
+
+
+def _is_busy(told_after: float) -> ColumnElement[bool]:
+    """Whether another delivery is on its way to the destination of this one."""
+    other = tables.delivery.alias()
+    on_its_way = or_(
+        other.c.state == DeliveryState.SENDING,
+        and_(other.c.state == work.PENDING, other.c.queued_at > told_after),
+    )
+    return (
+        select(other.c.id)
+        .where(
+            other.c.destination == tables.delivery.c.destination,
+            other.c.id != tables.delivery.c.id,
+            on_its_way,
+        )
+        .exists()
+    )
 
 
 def _order(task: Task) -> list[ColumnElement[Any]]:

@@ -574,3 +574,34 @@ def test_a_delivery_that_was_refused_is_only_sent_again(with_study: Database) ->
         assert len(results.of_job(tx, job.id)) == 2
     assert state(with_study, job.id).state is JobState.DELIVERING
     assert [one.state for one in every] == [DeliveryState.CONFIRMED, DeliveryState.PENDING]
+
+
+def test_deliveries_to_one_destination_go_one_after_the_other(with_study: Database) -> None:
+    first, second = (new_job(key=key, series=f"1.{key}", send_to=("pacs",)) for key in ("1", "2"))
+    third = new_job(key="3", series="1.3", send_to=("other",))
+    for job in (first, second, third):
+        with with_study.write() as tx:
+            revisions.create(tx, job, at=NOW)
+        to_delivering(with_study, job)
+
+    def due(at: float) -> list[str]:
+        with with_study.write() as tx:
+            ids = leases.due(tx, Task.DELIVER, at=at, resend_s=15, window=4)
+            return sorted(
+                one.destination
+                for job in (first, second, third)
+                for one in deliveries.of_job(tx, job.id)
+                if one.id in ids
+            )
+
+    assert due(NOW) == ["other", "pacs"]
+    assert due(NOW + 1) == []
+    with with_study.write() as tx:
+        pending = [one for job in (first, second) for one in deliveries.of_job(tx, job.id)]
+        taken = [
+            deliveries.claim(tx, one.id, owner="me", at=NOW, lease_s=10) for one in pending[:1]
+        ]
+        assert taken[0]
+        assert not leases.anything_due(tx, Task.DELIVER, at=NOW + 2, resend_s=15)
+        deliveries.confirm(tx, taken[0], owner="me", at=NOW + 2)
+    assert due(NOW + 3) == ["pacs"]

@@ -172,10 +172,14 @@ def identify(path: Path) -> tuple[Identity, str]:
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
-        meta = read_meta(file)
-        file.seek(meta.offset)
-        identity = scan(file, transfer_syntax_uid=meta.transfer_syntax_uid)
+        identity, meta = _identified(file)
         return identity, meta.transfer_syntax_uid
+
+
+def _identified(file: BinaryIO) -> tuple[Identity, FileMeta]:
+    meta = read_meta(file)
+    file.seek(meta.offset)
+    return scan(file, transfer_syntax_uid=meta.transfer_syntax_uid), meta
 
 
 def index_header(path: Path) -> tuple[Identity, str, dict[str, HeaderValue]]:
@@ -192,9 +196,7 @@ def index_header(path: Path) -> tuple[Identity, str, dict[str, HeaderValue]]:
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
-        meta = read_meta(file)
-        file.seek(meta.offset)
-        identity = scan(file, transfer_syntax_uid=meta.transfer_syntax_uid)
+        identity, meta = _identified(file)
         file.seek(meta.offset)
         return identity, meta.transfer_syntax_uid, _header(file, meta.transfer_syntax_uid)
 

@@ -24,13 +24,13 @@ from dicomnode.job import JobState
 
 Document = dict[str, Any]
 
-# A worker renews its leases three times in their length; one that missed that is not counted.
-_LIST_LENGTH = 20
+_LIST_LENGTH = 20  # of the studies and refusals of late
 
 
 def status(configuration: Configuration, *, now: float) -> Document:
     """The accounting, the workers and their devices, the studies and refusals of late."""
     with _read(configuration) as tx:
+        # A worker shows itself several times in the length of a lease.
         alive = now - configuration.worker.lease_s
         return {
             "node": {

@@ -1,9 +1,15 @@
-"""What the receiver tells the intake: facts in the order in which they happened."""
+"""What the receiver tells the intake: facts in the order in which they happened.
+
+The receiver and the intake are processes of their own: a fact goes between them as one line.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 
 
 class End(StrEnum):
@@ -33,6 +39,7 @@ class Stored:
     association: str
     path: str  # relative to the data folder
     at: float
+    repeated: bool = False  # it was there before, and is perhaps not indexed: who knows who died
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +68,36 @@ class Ended:
 
 
 Arrival = Opened | Stored | TurnedAway | Ended
+
+_KINDS: Mapping[str, type[Arrival]] = {
+    "opened": Opened,
+    "stored": Stored,
+    "turned-away": TurnedAway,
+    "ended": Ended,
+}
+_WORDS = {kind: word for word, kind in _KINDS.items()}
+_NAMES = {kind: tuple(one.name for one in fields(kind)) for kind in _KINDS.values()}
+_VALUES = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
+# One encoder for all: `json.dumps` would make a new one each time. What is not ASCII is escaped.
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
+def encode(arrival: Arrival) -> bytes:
+    r"""One line of JSON for one fact, "\n" at its end and nowhere else: a word, then the values."""
+    kind = type(arrival)
+    return _ENCODER.encode([_WORDS[kind], *_VALUES[kind](arrival)]).encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> Arrival:
+    """The fact that `encode` made a line of.
+
+    Raises:
+        ValueError: It is no such line.
+    """
+    try:
+        word, *values = json.loads(line)
+        kind = _KINDS[word]
+        facts = dict(zip(_NAMES[kind], values, strict=True))
+        return Ended(**{**facts, "end": End(facts["end"])}) if kind is Ended else kind(**facts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"no fact of a listener: {line[:80]!r}") from error

@@ -150,6 +150,58 @@ def source_of(stream: BinaryIO, *, transfer_syntax_uid: str) -> Source:
     return _Plain(stream)
 
 
+_EXPLICIT_HEAD, _IMPLICIT_HEAD = struct.Struct("<HH2sH"), struct.Struct("<HHL")
+_LONG = struct.Struct("<L")
+_SHORT_LENGTH_VRS = frozenset(vr.encode() for vr in _SHORT_LENGTH)
+_LONG_LENGTH_VRS = frozenset({b"OB", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT"})
+
+
+def quick(
+    encoded: bytes, *, coding: Coding, last: int, wanted: frozenset[int]
+) -> dict[int, bytes] | None:
+    """The top-level elements up to the tag `last` that are wanted, where nothing is unusual.
+
+    What `walk` does, ten times as fast, for the beginning of a data set in memory.
+
+    Returns:
+        Tag → value, or `None` where `walk` has to judge: sequences of undefined length, big endian,
+        anything that might be wrong, or data that end before an element behind `last`.
+    """
+    if coding.order == ">":
+        return None
+    read = _quick_implicit if coding.implicit else _quick_explicit
+    found: dict[int, bytes] = {}
+    at, before, end = 0, 0, len(encoded) - 12
+    while at <= end:
+        tag, start, length = read(encoded, at)
+        if tag > last:
+            return found
+        if tag <= before or length == _UNDEFINED_LENGTH:
+            return None
+        at, before = start + length, tag
+        if tag in wanted:
+            if at > len(encoded):
+                return None
+            found[tag] = encoded[start:at]
+    return None
+
+
+def _quick_explicit(encoded: bytes, at: int) -> tuple[int, int, int]:
+    """Tag, start of the value and its length; a length that is undefined for what is unusual."""
+    group, number, vr, length = _EXPLICIT_HEAD.unpack_from(encoded, at)
+    tag = group << 16 | number
+    if vr in _SHORT_LENGTH_VRS:
+        return tag, at + 8, length
+    if vr in _LONG_LENGTH_VRS:
+        return tag, at + 12, _LONG.unpack_from(encoded, at + 8)[0]
+    return 0, at, _UNDEFINED_LENGTH
+
+
+def _quick_implicit(encoded: bytes, at: int) -> tuple[int, int, int]:
+    group, number, length = _IMPLICIT_HEAD.unpack_from(encoded, at)
+    return group << 16 | number, at + 8, length
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Head:
     tag: int

@@ -11,17 +11,18 @@ import errno
 import fcntl
 import filecmp
 import hashlib
+import itertools
 import os
 import struct
-import tempfile
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 from dicomnode import uid
 from dicomnode.archive import status
-from dicomnode.archive.header import PREAMBLE_LENGTH, PREFIX, Identity
+from dicomnode.archive.header import PREAMBLE_LENGTH, PREFIX
 from dicomnode.errors import Refused
 
 # PS3.7 D.3.3.2. Both stand in every file, and the same instance must always give the same file: a
@@ -42,8 +43,8 @@ class StoredFile:
 
     Attributes:
         path: Relative to the data folder.
-        is_new: Whether this call is the one that made it safe. For a repetition of what was safe
-            before it is false.
+        is_new: Whether it got its name now. Where it had it before it may be indexed already, or
+            not: whoever gave it its name may have died before it could say so.
     """
 
     path: str
@@ -89,6 +90,8 @@ class FileStore:
     def __init__(self, data_dir: Path) -> None:
         """Make the folders, so that none has to be made while a sender waits."""
         self._data_dir = data_dir
+        # A Path takes longer to join than a file to open: strings are for what senders wait for.
+        self._root = str(data_dir)
         self._incoming = data_dir / _INCOMING
         self._instances = data_dir / _INSTANCES
         self._incoming.mkdir(parents=True, exist_ok=True)
@@ -99,56 +102,57 @@ class FileStore:
         # Where we may not read, somebody else has made the data folder long before.
         with contextlib.suppress(PermissionError):
             _sync(data_dir.absolute().parent)
-        # What is linked into place and not known to be safe yet, so that a repetition after a
-        # failed sync counts as new. A dict for its atomic `pop`.
-        self._unsafe: dict[str, bool] = {}
+        # Names of drafts: other processes write into the same folder, and so did earlier ones.
+        self._life, self._numbers = uuid.uuid4().hex, itertools.count()
 
     def absolute(self, path: str) -> Path:
-        """The place of a path that `store` or `walk` gave."""
+        """The place of a path that `walk` or a commit gave."""
         return self._data_dir / path
 
-    def store(
-        self, identity: Identity, *, meta: bytes, dataset: Bytes | Iterable[Bytes]
-    ) -> StoredFile:
-        """Keep one instance; returns when it survives a power cut.
+    @staticmethod
+    def place(sop_instance_uid: str) -> str:
+        """The path of an instance with this UID, whether there is one or not.
+
+        The UID has to be acceptable (`uid.is_acceptable`): it becomes the name of a file.
+        """
+        return _place(sop_instance_uid)
+
+    def draft(self, meta: bytes) -> Draft:
+        """Begin an instance: what is written becomes the instance when it is committed.
 
         Args:
-            identity: Who it is.
             meta: What `file_meta` made.
-            dataset: The encoded data set, whole or in pieces.
 
         Raises:
-            Refused: `duplicate-with-other-content` (0111) where the UID is taken by other bytes,
-                which stay; `out-of-space` or `cannot-write` (A700), and nothing is left behind.
+            Refused: As `Draft.write`.
         """
-        path = _place(identity.sop_instance_uid)
-        final = self.absolute(path)
-        pieces = [dataset] if isinstance(dataset, Bytes) else dataset
-        with _refusing(), self._partial(chain([meta], pieces)) as part:
-            try:
-                os.link(part, final)
-                self._unsafe[path] = True
-            except FileExistsError:
-                _require_same(part, final)
-                _sync(final)
-            _sync(final.parent)
-        return StoredFile(path=path, is_new=self._unsafe.pop(path, False))
+        with _refusing():
+            return Draft(self, meta)
 
-    @contextlib.contextmanager
-    def _partial(self, pieces: Iterable[Bytes]) -> Iterator[Path]:
-        """A synced file of `pieces` in `incoming/`, gone when the block is left."""
-        descriptor, name = tempfile.mkstemp(suffix=_PARTIAL, dir=self._incoming)
+    def _new_part(self) -> tuple[str, int]:
+        """A new file in `incoming/`, open and marked as in use."""
+        part = f"{self._incoming}/{self._life}-{next(self._numbers)}{_PARTIAL}"
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # tells `remove_partial` that it is in use
-            for piece in pieces:
-                _write(descriptor, piece)
-            os.fsync(descriptor)
-            yield Path(name)
-        finally:
+        except OSError:
             os.close(descriptor)
-            # What cannot be removed now is removed at the next start.
-            with contextlib.suppress(OSError):
-                os.unlink(name)  # noqa: PTH108 - beside os.link and os.fsync
+            raise
+        return part, descriptor
+
+    def _put_in_place(self, part: str, path: str) -> bool:
+        """Give a synced file its name, durably; whether it is this call that did it."""
+        final = f"{self._root}/{path}"
+        try:
+            os.link(part, final)
+        except FileExistsError:
+            _require_same(part, final)
+            _sync(final)
+            is_new = False
+        else:
+            is_new = True
+        _sync(final.rpartition("/")[0])
+        return is_new
 
     def walk(self) -> Iterator[str]:
         """The paths of all stored instances."""
@@ -165,18 +169,91 @@ class FileStore:
         return sum(_remove_if_unused(file) for file in self._incoming.glob(f"*{_PARTIAL}"))
 
 
+class Draft:
+    """An instance that is being written. It is nothing until it is committed.
+
+    Memory does not depend on its size. After `close` nothing of it is left but what was committed.
+    """
+
+    def __init__(self, store: FileStore, meta: bytes) -> None:
+        self._store = store
+        self._part, self._descriptor = store._new_part()  # noqa: SLF001 - two halves of one thing
+        self._meta_length = len(meta)
+        # Goes out together with the first fragment.
+        self._unwritten: tuple[Bytes, ...] = (meta,)
+
+    def write(self, fragment: Bytes) -> None:
+        """Append to the data set.
+
+        Raises:
+            Refused: `out-of-space` or `cannot-write` (A700).
+        """
+        with _refusing():
+            _write(self._descriptor, (*self._unwritten, fragment))
+        self._unwritten = ()
+
+    def dataset(self) -> BinaryIO:
+        """What has been written of the data set so far, from its beginning.
+
+        Raises:
+            Refused: As `write`.
+        """
+        self.write(b"")
+        with _refusing():
+            stream = os.fdopen(os.dup(self._descriptor), "rb")
+        stream.seek(self._meta_length)
+        return stream
+
+    def commit(self, sop_instance_uid: str) -> StoredFile:
+        """Make the instance safe under its UID; returns when it survives a power cut.
+
+        First the content is synced, then it gets its name, then the name is synced: under a name
+        there is never anything but a whole instance. A draft that failed to sync cannot be
+        committed again: the kernel may have dropped what it could not write.
+
+        Raises:
+            Refused: `duplicate-with-other-content` (0111) where the UID is taken by other bytes,
+                which stay; otherwise as `write`.
+        """
+        path = _place(sop_instance_uid)
+        self.write(b"")
+        with _refusing():
+            os.fdatasync(self._descriptor)
+            is_new = self._store._put_in_place(self._part, path)  # noqa: SLF001 - as above
+        return StoredFile(path=path, is_new=is_new)
+
+    def close(self) -> None:
+        """Let go of the file; may be called again."""
+        if self._descriptor < 0:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        # What cannot be removed now is removed at the next start.
+        with contextlib.suppress(OSError):
+            os.unlink(self._part)  # noqa: PTH108 - as above
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
 def _place(sop_instance_uid: str) -> str:
     digest = hashlib.sha256(sop_instance_uid.encode("ascii")).hexdigest()
     return f"{_INSTANCES}/{digest[:2]}/{sop_instance_uid}{_SUFFIX}"
 
 
-def _write(descriptor: int, piece: Bytes) -> None:
-    left = memoryview(piece)
-    while left:
-        left = left[os.write(descriptor, left) :]
+def sop_instance_uid_of(path: str) -> str:
+    """Whose place a path is, by its name alone."""
+    return Path(path).name.removesuffix(_SUFFIX)
 
 
-def _sync(path: Path) -> None:
+def _write(descriptor: int, pieces: Sequence[Bytes]) -> None:
+    written = os.writev(descriptor, pieces)
+    for piece in pieces:
+        left = memoryview(piece)[written:]
+        written = max(0, written - len(piece))
+        while left:
+            left = left[os.write(descriptor, left) :]
+
+
+def _sync(path: Path | str) -> None:
     """Make the content of a file, or the entries of a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -185,7 +262,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _require_same(part: Path, final: Path) -> None:
+def _require_same(part: str, final: str) -> None:
     if not filecmp.cmp(part, final, shallow=False):
         raise Refused(
             "duplicate-with-other-content",

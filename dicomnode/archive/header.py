@@ -68,7 +68,7 @@ class FileMeta:
     offset: int
 
 
-def scan(dataset: bytes | memoryview | BinaryIO, *, transfer_syntax_uid: str) -> Identity:
+def scan(dataset: bytes | BinaryIO, *, transfer_syntax_uid: str) -> Identity:
     """Read who an encoded data set is, no further than Series Instance UID (0020,000E).
 
     Args:
@@ -80,16 +80,7 @@ def scan(dataset: bytes | memoryview | BinaryIO, *, transfer_syntax_uid: str) ->
         Refused: `unreadable-data-set` (Cxxx); `missing-uid`, `blank-uid` or `malformed-uid` (A9xx)
             with the element to blame.
     """
-    stream = io.BytesIO(dataset) if isinstance(dataset, bytes | memoryview) else dataset
-    found = {
-        element.tag: element.value
-        for element in elements.walk(
-            elements.source_of(stream, transfer_syntax_uid=transfer_syntax_uid),
-            coding=elements.coding_of(transfer_syntax_uid),
-            last=_LAST_OF_IDENTITY,
-            wanted=lambda tag, _vr, _length: tag in _IDENTITY,
-        )
-    }
+    found = _identity_elements(dataset, transfer_syntax_uid)
     uids = {keyword: _uid(found, keyword) for keyword in _UID_KEYWORDS}
     decode = decoder(found.get(_SPECIFIC_CHARACTER_SET, b""))
     return Identity(
@@ -99,6 +90,25 @@ def scan(dataset: bytes | memoryview | BinaryIO, *, transfer_syntax_uid: str) ->
         study_instance_uid=uids["StudyInstanceUID"],
         patient_id=stripped(decode(found.get(_PATIENT_ID, b""))),
     )
+
+
+def _identity_elements(dataset: bytes | BinaryIO, transfer_syntax_uid: str) -> dict[int, bytes]:
+    coding = elements.coding_of(transfer_syntax_uid)
+    is_deflated = transfer_syntax_uid == elements.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+    if isinstance(dataset, bytes) and not is_deflated:
+        found = elements.quick(dataset, coding=coding, last=_LAST_OF_IDENTITY, wanted=_IDENTITY)
+        if found is not None:
+            return found
+    stream = io.BytesIO(dataset) if isinstance(dataset, bytes) else dataset
+    return {
+        element.tag: element.value
+        for element in elements.walk(
+            elements.source_of(stream, transfer_syntax_uid=transfer_syntax_uid),
+            coding=coding,
+            last=_LAST_OF_IDENTITY,
+            wanted=lambda tag, _vr, _length: tag in _IDENTITY,
+        )
+    }
 
 
 def _uid(found: dict[int, bytes], keyword: str) -> str:

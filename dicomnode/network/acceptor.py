@@ -1,63 +1,61 @@
-"""The receive loop: listens, admits peers, keeps what they send, and reports each fact in order."""
+"""The receiver: listens, admits peers, keeps what they send, and reports each fact in order."""
 
 from __future__ import annotations
 
+import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from pydicom import Dataset
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event, EventHandlerType
-from pynetdicom.pdu import A_ABORT_RQ
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler
 
 from dicomnode import log
 from dicomnode.archive import status
-from dicomnode.archive.arrival import Arrival, End, Ended, Opened, Stored, TurnedAway
+from dicomnode.archive.arrival import Arrival
 from dicomnode.archive.files import FileStore
-from dicomnode.archive.header import Identity
 from dicomnode.errors import Refused
-from dicomnode.network import association, connection, listener, storage
+from dicomnode.network import association, commitment_message, connection, listener, storage
 from dicomnode.network.association import Admission, PeerEntry
-from dicomnode.network.listener import ListenEntry
-from dicomnode.network.storage import StoreRequest
+from dicomnode.network.commitment import Commitment
+from dicomnode.network.listener import ListenEntry, Server, Sockets
+from dicomnode.network.places import Places
+from dicomnode.network.reception import Desk, Reception
+from dicomnode.network.stock import StockConversation
+from dicomnode.network.storage import Gate, OpenGate, Shelf
+from dicomnode.network.streaming import Conversation
+from dicomnode.network.tls import Certificates
 
 _log = log.get(__name__)
 
 _POLL_S = 0.1
 _GRACE_S = 5.0
 _ABORT_S = 2.0
+_GIB = 1024**3
 
 
-@dataclass(kw_only=True)
-class _Record:
-    """What is known of one association. Its own thread writes it, save for `end`.
+class _Open(Protocol):
+    """A connection that is being served."""
 
-    Attributes:
-        end: How it ended, should it not be released: lost, until an A-ABORT is seen.
-    """
+    def abort(self) -> None:
+        """End it, from any thread."""
 
-    association: str
-    peer: str
-    end: End = End.LOST
-    stored: int = 0
-    refused: int = 0
+    def cut(self) -> None:
+        """Hang up, from any thread."""
 
 
 class Acceptor:
-    """Receives DICOM objects on one port.
+    """Receives DICOM objects on one port, or on two where associations over TLS are taken too.
 
     For each association it reports `Opened`, then `Stored` and `TurnedAway` in the order of the
-    requests, then exactly one `Ended`. `Stored` stands for an instance that this association made
-    safe; a repetition of what was safe before is acknowledged and counted, not reported. The status
-    of a `TurnedAway` is the DIMSE status, or for a whole association the result, source and reason
-    of its A-ASSOCIATE-RJ (PS3.8 Table 9-21), one byte each.
+    requests, then exactly one `Ended`. The status of a `TurnedAway` is the DIMSE status, or for a
+    whole association the result, source and reason of its A-ASSOCIATE-RJ (PS3.8 Table 9-21), one
+    byte each.
 
     `report` is called from the threads of the associations. It has to return soon and not to raise:
     what it does not take is not acknowledged.
@@ -72,6 +70,11 @@ class Acceptor:
         store: FileStore,
         report: Callable[[Arrival], None],
         clock: Callable[[], float],
+        places: Places,
+        sockets: Sockets,
+        gate: Gate | None = None,
+        commitment: Commitment | None = None,
+        certificates: Certificates | None = None,
         new_association_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._listen = listen
@@ -80,83 +83,137 @@ class Acceptor:
             peers=peers,
             accept_unknown_peers=listen.accept_unknown_peers,
         )
-        self._store = store
-        self._report = report
-        self._clock = clock
-        self._new_association_id = new_association_id
-        self._records: WeakKeyDictionary[Association, _Record] = WeakKeyDictionary()
-        self._farewells: set[threading.Thread] = set()
-        self._server: ThreadedAssociationServer | None = None
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        if self._server is None:
-            raise RuntimeError("the acceptor has not been started")
-        return int(self._server.server_address[1])
+        self._desk = Desk(
+            shelf=Shelf(
+                store=store,
+                gate=gate or OpenGate(),
+                longest=int(listen.max_instance_gib * _GIB),
+            ),
+            report=report,
+            clock=clock,
+            new_association_id=new_association_id,
+        )
+        self._places = places
+        self._sockets = sockets
+        self._commitment = commitment
+        self._certificates = certificates
+        self._receptions: WeakKeyDictionary[Association, Reception] = WeakKeyDictionary()
+        self._open: set[_Open] = set()
+        self._changed = threading.Condition()
+        self._servers: list[Server] = []
 
     def start(self) -> None:
-        """Listen; returns when peers can connect.
-
-        Raises:
-            Misconfigured: `cannot-listen` where the address or the port is not to be had.
-        """
-        server = listener.bound(
-            self._listen, ae_title=self._admission.ae_title, handlers=self._handlers()
-        )
-        self._server = server
-        threading.Thread(
-            target=server.serve_forever, args=[_POLL_S], name="acceptor", daemon=True
-        ).start()
+        """Take up connections, on sockets that listen already."""
+        self._servers.append(self._server(self._sockets.plain, take_up=self._take_up))
+        if self._sockets.secure is not None:
+            self._servers.append(self._server(self._sockets.secure, take_up=self._take_up_secure))
+        for server in self._servers:
+            threading.Thread(
+                target=server.serve_forever, args=[_POLL_S], name="acceptor", daemon=True
+            ).start()
 
     def stop(self, *, grace_s: float = _GRACE_S) -> None:
         """Accept no more, let the open associations end, and after `grace_s` abort them.
 
         When it returns, each of them has been reported as ended.
         """
-        if self._server is None:
+        for server in self._servers:
+            server.shutdown()
+        if self._wait_until_none_is_open(grace_s):
             return
-        self._server.shutdown()
-        self._wait_for_farewells(grace_s)
-        for assoc in self._server.active_associations:
-            _abort(assoc)
-        self._wait_for_farewells(_ABORT_S)
-        for assoc in self._server.active_associations:
-            connection.cut(assoc)
-        self._wait_for_farewells(_ABORT_S)
-        if self._farewells:
-            _log.error("associations do not end", count=len(self._farewells))
+        for one in self._still_open():
+            one.abort()
+        if self._wait_until_none_is_open(_ABORT_S):
+            return
+        for one in self._still_open():
+            one.cut()
+        if not self._wait_until_none_is_open(_ABORT_S):
+            _log.error("associations do not end", count=len(self._still_open()))
 
-    def _wait_for_farewells(self, limit_s: float) -> None:
-        until = time.monotonic() + limit_s
-        for farewell in list(self._farewells):
-            farewell.join(max(0.0, until - time.monotonic()))
+    def _still_open(self) -> list[_Open]:
+        with self._changed:
+            return list(self._open)
+
+    def _wait_until_none_is_open(self, limit_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, limit_s)
+
+    def _server(
+        self, listening: socket.socket, *, take_up: Callable[[RequestHandler], None]
+    ) -> Server:
+        return Server.on(
+            listening,
+            ae=listener.application_entity(self._admission.ae_title, self._listen),
+            # What the streaming conversation supports it looks up by itself.
+            contexts=association.accepted_contexts() if self._listen.reactor == "stock" else [],
+            events=self._handlers(),
+            take_up=take_up,
+        )
 
     def _handlers(self) -> list[EventHandlerType]:
         return [
             (evt.EVT_REQUESTED, self._on_requested),
-            (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_PDU_RECV, self._on_pdu_received),
-            (evt.EVT_PDU_SENT, self._on_pdu_sent),
-            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_N_ACTION, self._on_action),
+            (evt.EVT_N_EVENT_REPORT, self._on_event_report),
         ]
+
+    def _take_up(self, handler: RequestHandler) -> None:
+        """Serve a connection, in its own thread, to its end."""
+        assoc = handler._create_association()  # noqa: SLF001 - pynetdicom's own seam for handlers
+        conversation = self._conversation(assoc, handler.request)
+        with self._changed:
+            self._open.add(conversation)
+        try:
+            conversation.run(acse_s=listener.ACSE_S, idle_s=self._listen.idle_s)
+        finally:
+            reception = self._receptions.pop(assoc, None)
+            if reception is not None:
+                self._places.give_back(reception.peer)
+            with self._changed:
+                self._open.discard(conversation)
+                self._changed.notify_all()
+
+    def _conversation(
+        self, assoc: Association, sock: socket.socket
+    ) -> Conversation | StockConversation:
+        if self._listen.reactor == "stock":
+            return StockConversation(assoc, reception_of=self._receptions.get)
+        return Conversation(
+            assoc,
+            sock,
+            reception_of=self._receptions.get,
+            longest_pdu=self._listen.max_pdu_kib * 1024,
+        )
+
+    def _take_up_secure(self, handler: RequestHandler) -> None:
+        if self._certificates is None:
+            raise RuntimeError("a secure socket without certificates")
+        try:
+            handler.request = connection.secured(
+                handler.request, self._certificates.server(), timeout_s=listener.ACSE_S
+            )
+        except OSError as error:  # ssl.SSLError is one
+            self._desk.turn_away(_no_tls(handler.client_address[0], error))
+            return
+        self._take_up(handler)
 
     def _on_requested(self, event: Event) -> None:
         """Decide on an association; whatever goes wrong here, it is not accepted."""
         assoc = event.assoc
         try:
             peer = self._admit(assoc)
-            self._records[assoc] = _Record(association=self._new_association_id(), peer=peer)
+            self._places.take(peer)
+            self._receptions[assoc] = Reception(desk=self._desk, peer=peer)
         except Refused as named:
             refusal = named
         except Exception:  # noqa: BLE001 - the edge: what nobody named is not let in
             _log.exception("association failed unexpectedly")
-            refusal = _unexpected(association.REJECTED_FOR_NOW)
+            refusal = storage.unexpected(association.REJECTED_FOR_NOW)
         else:
             return
         _reject(assoc, refusal)
-        self._turned_away(refusal)
+        self._desk.turn_away(refusal)
 
     def _admit(self, assoc: Association) -> str:
         request: Any = assoc.requestor.primitive
@@ -166,116 +223,50 @@ class Acceptor:
             address=_address(assoc),
         )
 
-    def _on_rejected(self, event: Event) -> None:
-        """Report what pynetdicom rejects by itself, after we would have accepted."""
-        calling = event.assoc.requestor.ae_title.strip()
-        self._turned_away(
-            Refused(
-                "too-many-associations",
-                f"{calling} has to wait: {listener.MAX_ASSOCIATIONS} associations are open.",
-                status=association.LOCAL_LIMIT_EXCEEDED,
-            )
-        )
-
     def _on_accepted(self, event: Event) -> None:
-        record = self._records[event.assoc]
-        farewell = threading.Thread(
-            target=self._say_farewell, args=[event.assoc, record], name=f"farewell {record.peer}"
-        )
-        self._farewells.add(farewell)
-        farewell.start()
-        self._report(
-            Opened(
-                association=record.association,
-                peer=record.peer,
-                calling_ae_title=event.assoc.requestor.ae_title.strip(),
-                address=_address(event.assoc),
-                at=self._clock(),
-            )
+        self._receptions[event.assoc].opened(
+            calling_ae_title=event.assoc.requestor.ae_title.strip(), address=_address(event.assoc)
         )
 
-    def _say_farewell(self, assoc: Association, record: _Record) -> None:
-        """Report the end once the association's thread is over: nothing can come after that."""
-        assoc.join()
-        try:
-            self._report(
-                Ended(
-                    association=record.association,
-                    end=End.RELEASED if assoc.is_released else record.end,
-                    stored=record.stored,
-                    refused=record.refused,
-                    at=self._clock(),
-                )
-            )
-        finally:
-            self._farewells.discard(threading.current_thread())
-
-    def _on_pdu_received(self, event: Event) -> None:
-        if isinstance(event.pdu, A_ABORT_RQ) and event.assoc in self._records:
-            self._records[event.assoc].end = End.ABORTED
-
-    def _on_pdu_sent(self, event: Event) -> None:
-        if isinstance(event.pdu, A_ABORT_RQ) and event.assoc in self._records:
-            # After a timeout we abort ourselves; it is the peer that is lost.
-            is_idle = event.assoc.dul.idle_timer_expired()
-            self._records[event.assoc].end = End.LOST if is_idle else End.ABORTED
-
-    def _on_store(self, event: Event) -> Dataset | int:
-        """Answer a C-STORE-RQ: success when the instance is safe, otherwise why it is not."""
-        record = self._records[event.assoc]
-        request = _store_request(event)
-        identity: Identity | None = None
-        try:
-            identity = storage.identify(request)
-            self._keep(request, identity, record)
-        except Refused as named:
-            refusal = named
-        except Exception:  # noqa: BLE001 - the edge: what nobody named is never acknowledged
-            _log.exception("instance failed unexpectedly", association=record.association)
-            refusal = _unexpected(status.PROCESSING_FAILURE)
-        else:
-            record.stored += 1
-            return status.SUCCESS
-        record.refused += 1
-        self._turned_away(
-            refusal,
-            record=record,
-            sop_instance_uid=request.sop_instance_uid,
-            study_instance_uid=identity.study_instance_uid if identity else "",
+    def _on_action(self, event: Event) -> tuple[int, Dataset | None]:
+        """Answer a request for storage commitment (PS3.4 J.3.2)."""
+        request: Any = event.request
+        fault = commitment_message.misdirected(
+            sop_class_uid=str(request.RequestedSOPClassUID),
+            sop_instance_uid=str(request.RequestedSOPInstanceUID),
+            action_type_id=request.ActionTypeID,
         )
-        return storage.answer(refusal)
-
-    def _keep(self, request: StoreRequest, identity: Identity, record: _Record) -> None:
-        stored = storage.keep(request, identity, store=self._store)
-        if stored.is_new:
-            self._report(Stored(association=record.association, path=stored.path, at=self._clock()))
-
-    def _turned_away(
-        self,
-        refusal: Refused,
-        *,
-        record: _Record | None = None,
-        sop_instance_uid: str = "",
-        study_instance_uid: str = "",
-    ) -> None:
-        turned_away = TurnedAway(
-            association=record.association if record else "",
-            peer=record.peer if record else "",
-            reason=refusal.reason,
-            detail=refusal.detail,
-            status=refusal.status,
-            sop_instance_uid=sop_instance_uid,
-            study_instance_uid=study_instance_uid,
-            at=self._clock(),
+        if fault:
+            return fault, None
+        if self._commitment is None:
+            return status.PROCESSING_FAILURE, None
+        reception = self._receptions[event.assoc]
+        asked = self._commitment.asked(
+            peer=reception.peer,
+            calling_ae_title=event.assoc.requestor.ae_title.strip(),
+            information=event.action_information,
         )
-        _log.warning(
-            "turned away",
-            association=turned_away.association,
-            peer=turned_away.peer,
-            reason=refusal.reason,
-            detail=refusal.detail,
+        if asked.report is not None:
+            reception.reports.append(asked.report)
+        return asked.status, None
+
+    def _on_event_report(self, event: Event) -> tuple[int, Dataset | None]:
+        """Take what a destination says of the objects that it was asked for (PS3.4 J.3.3)."""
+        request: Any = event.request
+        fault = commitment_message.misdirected(
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
         )
-        self._report(turned_away)
+        if fault:
+            return fault, None
+        if self._commitment is None:
+            return status.PROCESSING_FAILURE, None
+        said = self._commitment.reported(
+            peer=self._receptions[event.assoc].peer,
+            event_type_id=request.EventTypeID,
+            information=event.event_information,
+        )
+        return said, None
 
 
 def _address(assoc: Association) -> str:
@@ -283,20 +274,12 @@ def _address(assoc: Association) -> str:
     return str(remote.address)
 
 
-def _store_request(event: Event) -> StoreRequest:
-    request: Any = event.request
-    return StoreRequest(
-        sop_class_uid=str(request.AffectedSOPClassUID),
-        sop_instance_uid=str(request.AffectedSOPInstanceUID),
-        abstract_syntax_uid=str(event.context.abstract_syntax),
-        transfer_syntax_uid=str(event.context.transfer_syntax),
-        dataset=request.DataSet,
-    )
-
-
-def _unexpected(code: int) -> Refused:
+def _no_tls(address: str, error: OSError) -> Refused:
+    why = getattr(error, "reason", None) or error.strerror or type(error).__name__
     return Refused(
-        "unexpected-error", "Something failed in the node; its log says what.", status=code
+        "tls-handshake-failed",
+        f"{address} did not get through the TLS handshake: {why}.",
+        status=association.REJECTED_FOR_NOW,
     )
 
 
@@ -304,11 +287,3 @@ def _reject(assoc: Association, refusal: Refused) -> None:
     """Send an A-ASSOCIATE-RJ; returns when it is out."""
     assoc.acse.send_reject(*association.rejection(refusal.status))
     assoc.kill()
-
-
-def _abort(assoc: Association) -> None:
-    """Abort an association, or hang up on a peer that has not asked for one yet."""
-    if assoc.is_established:
-        assoc.abort(block=False)
-    else:
-        connection.cut(assoc)

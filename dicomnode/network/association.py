@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pydicom import config as pydicom_config
-from pydicom.uid import UID, AllTransferSyntaxes
+from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import (
     AllStoragePresentationContexts,
     VerificationPresentationContexts,
@@ -70,16 +70,19 @@ _PREFERRED = (
 )
 
 
+_STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"  # PS3.4 J.3
+
+
 class PeerEntry(Protocol):
     """What the configuration says of one peer."""
 
     @property
-    def ae_title(self) -> str:
-        """AE title that it calls itself."""
+    def ae_titles(self) -> tuple[str, ...]:
+        """AE titles that it calls itself."""
 
     @property
-    def host(self) -> str:
-        """Name or address."""
+    def hosts(self) -> tuple[str, ...]:
+        """Names or addresses that it connects from."""
 
 
 def transfer_syntaxes() -> tuple[str, ...]:
@@ -89,28 +92,43 @@ def transfer_syntaxes() -> tuple[str, ...]:
 
 
 def accepted_contexts() -> list[PresentationContext]:
-    """Verification, and every standard storage SOP class in every transfer syntax.
+    """Everything that the node supports.
 
-    A peer may propose 128 contexts (PS3.8 7.1.1.13); what an acceptor supports has no such limit.
+    That is verification, storage commitment, and every standard storage SOP class in every transfer
+    syntax. A peer may propose 128 contexts (PS3.8 7.1.1.13); what an acceptor supports has no such
+    limit.
     """
-    syntaxes: list[str | UID] = [*transfer_syntaxes()]
-    storage = [
-        build_context(context.abstract_syntax, syntaxes)
-        for context in AllStoragePresentationContexts
-        if context.abstract_syntax is not None
-    ]
-    verification = [
-        build_context(context.abstract_syntax, [*_PREFERRED])
-        for context in VerificationPresentationContexts
-        if context.abstract_syntax is not None
-    ]
-    return [*verification, *storage]
+    return contexts_for(_SUPPORTED)
+
+
+def contexts_for(abstract_syntaxes: Iterable[str]) -> list[PresentationContext]:
+    """Those of `accepted_contexts` that are for `abstract_syntaxes`."""
+    return [_context(uid, _SUPPORTED[uid]) for uid in abstract_syntaxes if uid in _SUPPORTED]
+
+
+def _context(abstract_syntax: str, syntaxes: Sequence[str]) -> PresentationContext:
+    context = build_context(abstract_syntax, [*syntaxes])
+    if abstract_syntax == _STORAGE_COMMITMENT:
+        # We are asked, and we are told what we asked for: both on associations of the peer.
+        context.scu_role = context.scp_role = True
+    return context
 
 
 def rejection(status: int) -> tuple[int, int, int]:
     """Result, source and reason of an A-ASSOCIATE-RJ, out of one of the numbers above."""
     result, source, reason = status.to_bytes(3, "big")
     return result, source, reason
+
+
+def _supported() -> dict[str, tuple[str, ...]]:
+    every = transfer_syntaxes()
+    storage = {str(one.abstract_syntax): every for one in AllStoragePresentationContexts}
+    services = {str(one.abstract_syntax): _PREFERRED for one in VerificationPresentationContexts}
+    return {**services, _STORAGE_COMMITMENT: _PREFERRED, **storage}
+
+
+# Abstract syntax → the transfer syntaxes that it is taken in.
+_SUPPORTED = _supported()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +170,10 @@ class Admission:
         titled = {
             name: peer
             for name, peer in self.peers.items()
-            if peer.ae_title.strip() == calling_ae_title.strip()
+            if calling_ae_title.strip() in {title.strip() for title in peer.ae_titles}
         }
         for name, peer in titled.items():
-            if is_at(peer.host, address):
+            if any(is_at(host, address) for host in peer.hosts):
                 return name
         if self.accept_unknown_peers:
             return ""

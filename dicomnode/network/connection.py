@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
+import struct
+from typing import Any
 
 from pynetdicom.association import Association
 
@@ -20,8 +23,14 @@ class PromptSocket(socket.socket):
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """As `socket.recv`, then acknowledge."""
         content = super().recv(bufsize, flags)
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        acknowledge(self)
         return content
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
+        """As `socket.recv_into`, then acknowledge."""
+        count = super().recv_into(buffer, nbytes, flags)
+        acknowledge(self)
+        return count
 
     @classmethod
     def taking_over(cls, connection: socket.socket) -> PromptSocket:
@@ -29,17 +38,55 @@ class PromptSocket(socket.socket):
         return cls(connection.family, connection.type, connection.proto, fileno=connection.detach())
 
 
-def set_up(assoc: Association, *, timeout_s: float) -> None:
-    """Make the connection of an association quick, and finite.
+def acknowledge(connection: socket.socket) -> None:
+    """Let the kernel acknowledge what was read now."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def secured(
+    connection: socket.socket, context: ssl.SSLContext, *, timeout_s: float
+) -> ssl.SSLSocket:
+    """Do the TLS handshake as its server; the socket given is no longer of use.
+
+    Raises:
+        OSError: The peer speaks no TLS, or not one that `context` allows, or not in time.
+    """
+    connection.settimeout(timeout_s)
+    return context.wrap_socket(connection, server_side=True)
+
+
+def limit_waiting(connection: socket.socket, *, timeout_s: float) -> None:
+    """Make the kernel give up reading and writing after a while: `BlockingIOError` then.
+
+    Unlike `settimeout` it costs no call of its own before each of them.
+    """
+    connection.settimeout(None)
+    seconds, rest = divmod(timeout_s, 1)
+    # struct timeval; all zero would mean for ever
+    limit = struct.pack("@ll", int(seconds), max(int(rest * 1e6), int(not seconds)))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def make_quick(connection: socket.socket) -> None:
+    """Send each message at once, and notice a peer that is gone without a word.
 
     A message ends with a short segment: without TCP_NODELAY that waits for the peer's delayed
-    acknowledgement. pynetdicom reads a PDU to its end: without a timeout a peer that stops in the
-    middle of one is waited for until the process ends.
+    acknowledgement.
+    """
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def set_up(assoc: Association, *, timeout_s: float) -> None:
+    """Make the connection of an association that pynetdicom serves quick, and finite.
+
+    pynetdicom reads a PDU to its end: without a timeout a peer that stops in the middle of one is
+    waited for until the process ends.
     """
     connection = _of(assoc)
     if connection is not None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        make_quick(connection)
         connection.settimeout(timeout_s)
 
 
@@ -47,8 +94,13 @@ def cut(assoc: Association) -> None:
     """Shut the connection under an association, which ends it."""
     connection = _of(assoc)
     if connection is not None:
-        with contextlib.suppress(OSError):  # the peer was quicker
-            connection.shutdown(socket.SHUT_RDWR)
+        hang_up(connection)
+
+
+def hang_up(connection: socket.socket) -> None:
+    """Shut a connection; who reads from it is told that it is over."""
+    with contextlib.suppress(OSError):  # the peer was quicker
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _of(assoc: Association) -> socket.socket | None:

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
-from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
-
+from dicomnode import log, uid
 from dicomnode.archive import files, header, status
-from dicomnode.archive.files import FileStore, StoredFile
+from dicomnode.archive.files import Draft, FileStore, StoredFile
 from dicomnode.archive.header import Identity
 from dicomnode.errors import Refused
 
+_log = log.get(__name__)
+
 _MAX_COMMENT_LENGTH = 64  # Error Comment (0000,0902) is LO
+
+# Most instances say who they are within so many bytes of their first fragment. Those that do not
+# are asked once they are whole.
+_HEAD_LENGTH = 4096
+
+
+class Gate(Protocol):
+    """Whether there is room for more."""
+
+    def admit(self, study_instance_uid: str) -> None:
+        """Let an instance of a study in.
+
+        Raises:
+            Refused: With a status of A7xx where there is no room for it.
+        """
+
+
+class OpenGate:
+    """Room without end: the disk itself says when it is full."""
+
+    def admit(self, study_instance_uid: str) -> None:
+        """Let it in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,67 +45,163 @@ class StoreRequest:
 
     Attributes:
         abstract_syntax_uid: What the context is for.
-        dataset: The data set, as it was sent.
     """
 
     sop_class_uid: str
     sop_instance_uid: str
     abstract_syntax_uid: str
     transfer_syntax_uid: str
-    dataset: io.BytesIO = field(repr=False)
 
 
-def identify(request: StoreRequest) -> Identity:
-    """Find out which instance is being sent.
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """Where instances go, and within which limits.
 
-    Raises:
-        Refused: As `header.scan`; `sop-class-not-supported` (0122) where the command is for another
-            class than its context; `does-not-match-command` (A9xx) where the data set is.
+    Attributes:
+        longest: Bytes that a data set may have.
     """
-    if request.sop_class_uid != request.abstract_syntax_uid:
-        raise Refused(
-            "sop-class-not-supported",
-            "The presentation context of the request is for another SOP class.",
-            status=status.SOP_CLASS_NOT_SUPPORTED,
-        )
-    request.dataset.seek(0)
-    identity = header.scan(request.dataset, transfer_syntax_uid=request.transfer_syntax_uid)
-    _require_equal("SOPClassUID", request.sop_class_uid, identity.sop_class_uid)
-    _require_equal("SOPInstanceUID", request.sop_instance_uid, identity.sop_instance_uid)
-    return identity
+
+    store: FileStore
+    gate: Gate
+    longest: int
 
 
-def _require_equal(keyword: str, commanded: str, found: str) -> None:
-    if commanded != found:
-        raise Refused(
-            "does-not-match-command",
-            f"{keyword} of the data set is not the one that the command names.",
-            status=status.DATA_SET_DOES_NOT_MATCH,
-            element=keyword,
-        )
+class Incoming:
+    """An instance while it is being received: fragments in, one outcome.
 
-
-def keep(request: StoreRequest, identity: Identity, *, store: FileStore) -> StoredFile:
-    """Make an instance safe, its data set byte for byte as it was sent.
-
-    Raises:
-        Refused: As `FileStore.store`.
+    It is judged as soon as it says who it is. What is refused is not written any further, and read
+    to its end all the same: the sender hears the status, and the next instance has its turn.
     """
-    meta = files.file_meta(
-        sop_class_uid=identity.sop_class_uid,
-        sop_instance_uid=identity.sop_instance_uid,
-        transfer_syntax_uid=request.transfer_syntax_uid,
+
+    def __init__(self, request: StoreRequest, shelf: Shelf) -> None:
+        self._request = request
+        self._shelf = shelf
+        self._length = 0
+        self._identity: Identity | None = None
+        self._draft: Draft | None = None
+        self._refusal: Refused | None = None
+
+    @property
+    def study_instance_uid(self) -> str:
+        """The study that it is of; "" as long as that is not known."""
+        return self._identity.study_instance_uid if self._identity else ""
+
+    def write(self, fragment: bytes | memoryview) -> None:
+        """Take the next fragment of the data set. It is used before the call returns."""
+        if self._refusal is None:
+            self._guard(lambda: self._take(fragment))
+
+    def finish(self, keep: Callable[[StoredFile], None]) -> Refused | None:
+        """The data set is whole: make it safe, and tell `keep` before anyone else.
+
+        Returns:
+            Why it was refused, or `None` for an instance that is safe. Whatever `keep` raises
+            refuses it too.
+        """
+        if self._refusal is None:
+            self._guard(lambda: keep(self._commit()))
+        self.close()
+        return self._refusal
+
+    def close(self) -> None:
+        """Forget what is not finished. May be called again."""
+        if self._draft is not None:
+            self._draft.close()
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Refused as named:
+            self._refusal = named
+        except Exception:  # noqa: BLE001 - the edge: what nobody named is never acknowledged
+            _log.exception("instance failed unexpectedly")
+            self._refusal = unexpected(status.PROCESSING_FAILURE)
+        if self._refusal is not None:
+            self.close()
+
+    def _take(self, fragment: bytes | memoryview) -> None:
+        self._length += len(fragment)
+        if self._length > self._shelf.longest:
+            raise _too_long(self._shelf.longest)
+        if self._draft is None:
+            self._draft = self._begin(fragment)
+        self._draft.write(fragment)
+
+    def _begin(self, fragment: bytes | memoryview) -> Draft:
+        request = self._request
+        if request.sop_class_uid != request.abstract_syntax_uid:
+            raise _other_sop_class()
+        try:
+            self._identity = self._scan(bytes(fragment[:_HEAD_LENGTH]))
+        except Refused:
+            # Its head may lie in the fragments to come: it is asked again when it is whole. Until
+            # then the file goes by what the command says.
+            if not uid.is_acceptable(request.sop_instance_uid):
+                raise
+        else:
+            self._judge(self._identity)
+        meta = files.file_meta(
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
+            transfer_syntax_uid=request.transfer_syntax_uid,
+        )
+        return self._shelf.store.draft(meta)
+
+    def _scan(self, head: bytes) -> Identity:
+        return header.scan(head, transfer_syntax_uid=self._request.transfer_syntax_uid)
+
+    def _judge(self, identity: Identity) -> None:
+        if self._request.sop_class_uid != identity.sop_class_uid:
+            raise _does_not_match("SOPClassUID")
+        if self._request.sop_instance_uid != identity.sop_instance_uid:
+            raise _does_not_match("SOPInstanceUID")
+        self._shelf.gate.admit(identity.study_instance_uid)
+
+    def _commit(self) -> StoredFile:
+        if self._draft is None:  # not one byte came
+            self._draft = self._begin(b"")
+        if self._identity is None:
+            with self._draft.dataset() as dataset:
+                self._identity = header.scan(
+                    dataset, transfer_syntax_uid=self._request.transfer_syntax_uid
+                )
+            self._judge(self._identity)
+        return self._draft.commit(self._identity.sop_instance_uid)
+
+
+def comment(refusal: Refused) -> str:
+    """What a C-STORE-RSP says of a refusal in its Error Comment (PS3.7 C.5)."""
+    text = str(refusal).replace("\\", "/").encode("ascii", "replace").decode()
+    return text[:_MAX_COMMENT_LENGTH].strip()
+
+
+def unexpected(code: int) -> Refused:
+    """The refusal for what went wrong without a name."""
+    return Refused(
+        "unexpected-error", "Something failed in the node; its log says what.", status=code
     )
-    with request.dataset.getbuffer() as dataset:
-        return store.store(identity, meta=meta, dataset=dataset)
 
 
-def answer(refusal: Refused) -> Dataset:
-    """The status elements of a C-STORE-RSP that refuses (PS3.7 C.4 and C.5)."""
-    response = Dataset()
-    response.Status = refusal.status
-    comment = str(refusal).replace("\\", "/").encode("ascii", "replace").decode()
-    response.ErrorComment = comment[:_MAX_COMMENT_LENGTH]
-    if refusal.element:
-        response.OffendingElement = tag_for_keyword(refusal.element)
-    return response
+def _other_sop_class() -> Refused:
+    return Refused(
+        "sop-class-not-supported",
+        "The presentation context of the request is for another SOP class.",
+        status=status.SOP_CLASS_NOT_SUPPORTED,
+    )
+
+
+def _does_not_match(keyword: str) -> Refused:
+    return Refused(
+        "does-not-match-command",
+        f"{keyword} of the data set is not the one that the command names.",
+        status=status.DATA_SET_DOES_NOT_MATCH,
+        element=keyword,
+    )
+
+
+def _too_long(longest: int) -> Refused:
+    return Refused(
+        "instance-too-long",
+        f"The instance has more than {longest} bytes: see listen.max_instance_gib.",
+        status=status.CANNOT_UNDERSTAND,
+    )

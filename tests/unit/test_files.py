@@ -11,8 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 
@@ -46,7 +46,9 @@ def store(tmp_path: Path) -> FileStore:
 
 
 def keep(store: FileStore, content: bytes = b"content", *, uid: str = UID) -> StoredFile:
-    return store.store(identity(uid), meta=b"meta", dataset=content)
+    with closing(store.draft(b"meta")) as draft:
+        draft.write(content)
+        return draft.commit(uid)
 
 
 def incoming(store: FileStore) -> list[Path]:
@@ -62,13 +64,50 @@ def test_an_instance_lies_where_its_uid_says(store: FileStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "dataset",
-    [b"content", bytearray(b"content"), memoryview(b"content"), [b"con", b"", memoryview(b"tent")]],
-    ids=["bytes", "bytearray", "memoryview", "pieces"],
+    "fragments",
+    [[b"content"], [bytearray(b"content")], [b"con", b"", memoryview(b"tent")], [b"", b"content"]],
+    ids=["whole", "bytearray", "fragments", "empty first"],
 )
-def test_a_data_set_comes_whole_or_in_pieces(store: FileStore, dataset: bytes) -> None:
-    kept = store.store(identity(), meta=b"meta", dataset=dataset)
+def test_a_data_set_comes_whole_or_in_fragments(store: FileStore, fragments: list[bytes]) -> None:
+    with closing(store.draft(b"meta")) as draft:
+        for fragment in fragments:
+            draft.write(fragment)
+        kept = draft.commit(UID)
     assert store.absolute(kept.path).read_bytes() == b"metacontent"
+
+
+def test_what_was_written_can_be_read_before_it_is_committed(store: FileStore) -> None:
+    with closing(store.draft(b"meta")) as draft:
+        with draft.dataset() as nothing:
+            assert nothing.read() == b""
+        draft.write(b"con")
+        with draft.dataset() as begun:
+            assert begun.read() == b"con"
+        draft.write(b"tent")
+        kept = draft.commit(UID)
+    assert store.absolute(kept.path).read_bytes() == b"metacontent"
+
+
+def test_a_draft_that_is_closed_leaves_nothing(store: FileStore) -> None:
+    draft = store.draft(b"meta")
+    draft.write(b"content")
+    draft.close()
+    draft.close()
+    assert incoming(store) == list(store.walk()) == []
+
+
+def test_a_write_that_the_system_cuts_short_is_continued(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writev, write = os.writev, os.write
+
+    def some(descriptor: int, pieces: list[bytes]) -> int:
+        return writev(descriptor, [b"".join(bytes(piece) for piece in pieces)[:2]])
+
+    monkeypatch.setattr(os, "writev", some)
+    monkeypatch.setattr(os, "write", lambda to, content: write(to, bytes(content)[:3]))
+    kept = keep(store, b"content" * 3)
+    assert store.absolute(kept.path).read_bytes() == b"meta" + b"content" * 3
 
 
 def test_the_same_again_is_not_new(store: FileStore) -> None:
@@ -130,7 +169,7 @@ def fails(code: int) -> object:
     return fail
 
 
-@pytest.mark.parametrize("call", ["write", "fsync", "link"])
+@pytest.mark.parametrize("call", ["open", "writev", "fdatasync", "link"])
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -169,14 +208,18 @@ def test_a_file_that_the_system_does_not_let_grow_is_refused(store: FileStore) -
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What was synced, linked and unlinked, in order."""
     calls: list[tuple[str, str]] = []
-    fsync, link, unlink = os.fsync, os.link, os.unlink
+    fsync, fdatasync, link, unlink = os.fsync, os.fdatasync, os.link, os.unlink
 
     def note_fsync(descriptor: int) -> None:
         calls.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().suffix))
         fsync(descriptor)
 
-    def note_link(source: str, target: Path) -> None:
-        calls.append(("link", target.suffix))
+    def note_fdatasync(descriptor: int) -> None:
+        calls.append(("fdatasync", Path(f"/proc/self/fd/{descriptor}").readlink().suffix))
+        fdatasync(descriptor)
+
+    def note_link(source: str, target: str) -> None:
+        calls.append(("link", Path(target).suffix))
         link(source, target)
 
     def note_unlink(name: str) -> None:
@@ -184,6 +227,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
         unlink(name)
 
     monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "fdatasync", note_fdatasync)
     monkeypatch.setattr(os, "link", note_link)
     monkeypatch.setattr(os, "unlink", note_unlink)
     return calls
@@ -193,7 +237,7 @@ def test_content_is_synced_before_it_gets_its_name_and_the_folder_after(
     store: FileStore, synced: list[tuple[str, str]]
 ) -> None:
     keep(store)
-    assert synced == [("fsync", ".part"), ("link", ".dcm"), ("fsync", ""), ("unlink", ".part")]
+    assert synced == [("fdatasync", ".part"), ("link", ".dcm"), ("fsync", ""), ("unlink", ".part")]
 
 
 def test_a_repetition_makes_sure_that_the_first_is_safe(
@@ -206,21 +250,16 @@ def test_a_repetition_makes_sure_that_the_first_is_safe(
     assert ("fsync", "") in synced
 
 
-def test_an_instance_whose_folder_could_not_be_synced_counts_as_new_the_next_time(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch
+def test_an_instance_whose_folder_could_not_be_synced_is_made_safe_by_its_repetition(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, synced: list[tuple[str, str]]
 ) -> None:
-    fsync, calls = os.fsync, iter([False, True])
-
-    def fail_at_the_folder(descriptor: int) -> None:
-        if next(calls, False):
-            raise OSError(errno.EIO, "Input/output error")
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fail_at_the_folder)
-    with pytest.raises(Refused, match="cannot-write"):
-        keep(store)
-    assert keep(store).is_new
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails(errno.EIO))
+        with pytest.raises(Refused, match="cannot-write"):
+            keep(store)
+    synced.clear()
     assert not keep(store).is_new
+    assert ("fsync", "") in synced
 
 
 def test_no_folder_is_made_while_a_sender_waits(
@@ -263,13 +302,12 @@ def test_what_a_living_receiver_is_writing_is_left_alone(store: FileStore) -> No
     assert part.exists()
 
 
-def test_an_instance_is_not_removed_while_its_pieces_still_come(store: FileStore) -> None:
-    def pieces() -> Iterator[bytes]:
-        yield b"con"
+def test_a_draft_is_not_removed_while_it_is_written(store: FileStore) -> None:
+    with closing(store.draft(b"meta")) as draft:
+        draft.write(b"con")
         assert FileStore(store.absolute("")).remove_partial() == 0
-        yield b"tent"
-
-    kept = store.store(identity(), meta=b"meta", dataset=pieces())
+        draft.write(b"tent")
+        kept = draft.commit(UID)
     assert store.absolute(kept.path).read_bytes() == b"metacontent"
 
 
@@ -277,14 +315,14 @@ WRITER = """
 import sys
 from pathlib import Path
 from dicomnode.archive.files import FileStore
-from dicomnode.archive.header import Identity
 
 store = FileStore(Path(sys.argv[1]))
 for number in range(1_000_000):
     uid = f"1.2.{number}"
-    identity = Identity(sop_class_uid="1.2", sop_instance_uid=uid, series_instance_uid="1.2",
-                        study_instance_uid="1.2", patient_id="")
-    store.store(identity, meta=b"meta", dataset=uid.encode() * 10_000)
+    draft = store.draft(b"meta")
+    draft.write(uid.encode() * 10_000)
+    draft.commit(uid)
+    draft.close()
     print(uid, flush=True)
 """
 

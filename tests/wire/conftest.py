@@ -4,28 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from wire.receiving import HOST, KIND, NODE, Associate, Listen, Peer, Receiver, Start
 
+from dicomnode.network.commitment import Commitment
+from dicomnode.network.storage import Gate
+from dicomnode.network.tls import Certificates
+
+
+@pytest.fixture(params=["streaming", "stock"])
+def reactor(request: pytest.FixtureRequest) -> str:
+    """Who serves the associations: what holds of one holds of the other."""
+    return str(request.param)
+
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, reactor: str) -> Iterator[Start]:
     """Starts receivers; each is stopped at the end of the test."""
     started: list[Receiver] = []
 
     def _start(
         *,
-        listen: Listen | None = None,
         peers: Mapping[str, Peer] | None = None,
         data_dir: Path = tmp_path / "data",
+        certificates: Certificates | None = None,
+        gate: Gate | None = None,
+        commitment: Commitment | None = None,
+        **listen: Any,
     ) -> Receiver:
         receiver = Receiver(
             data_dir,
-            listen=listen or Listen(),
+            listen=Listen(**{"reactor": reactor, **listen}),
             peers=peers if peers is not None else {"ct1": Peer(ae_title="CT1")},
+            certificates=certificates,
+            gate=gate,
+            commitment=commitment,
         )
         receiver.acceptor.start()
         started.append(receiver)
@@ -55,7 +72,7 @@ def associate(node: Receiver) -> Iterator[Associate]:
     ) -> Association:
         ae = AE(calling)
         contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds or [KIND]]
-        port = (to or node).acceptor.port
+        port = (to or node).port
         assoc = ae.associate(HOST, port, contexts=contexts, ae_title=called)
         asked.append(assoc)
         return assoc

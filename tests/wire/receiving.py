@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
@@ -17,7 +18,13 @@ from pynetdicom.association import Association
 from dicomnode.archive import header
 from dicomnode.archive.arrival import Arrival, Ended, Opened, Stored, TurnedAway
 from dicomnode.archive.files import FileStore
+from dicomnode.network import listener
 from dicomnode.network.acceptor import Acceptor
+from dicomnode.network.commitment import Commitment
+from dicomnode.network.listener import Sockets
+from dicomnode.network.places import Limits, LocalPlaces
+from dicomnode.network.storage import Gate
+from dicomnode.network.tls import Certificates
 
 NODE = "NODE"
 HOST = "127.0.0.1"
@@ -28,25 +35,53 @@ READY_WITHIN_S = 30
 class Listen:
     host: str = HOST
     port: int = 0
-    processes: int = 1
+    reactor: Literal["streaming", "stock"] = "streaming"
     accept_unknown_peers: bool = False
+    max_pdu_kib: int = 128
+    max_instance_gib: float = 1.0
+    idle_s: float = 300.0
+    max_associations: int = 100
+    max_associations_per_peer: int = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
     ae_title: str
     host: str = HOST
-    port: int | None = None
+    other_titles: tuple[str, ...] = ()
+    other_hosts: tuple[str, ...] = ()
+    max_associations: int | None = None
+
+    @property
+    def ae_titles(self) -> tuple[str, ...]:
+        return (self.ae_title, *self.other_titles)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return (self.host, *self.other_hosts)
 
 
 class Receiver:
     """An acceptor, and everything that it reported."""
 
-    def __init__(self, data_dir: Path, *, listen: Listen, peers: Mapping[str, Peer]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        listen: Listen,
+        peers: Mapping[str, Peer],
+        certificates: Certificates | None = None,
+        gate: Gate | None = None,
+        commitment: Commitment | None = None,
+    ) -> None:
         self.data_dir = data_dir
         self.facts: list[Arrival] = []
         self.changed = threading.Condition()
         self.store = FileStore(data_dir)
+        plain = listener.bind(listen.host, listen.port)
+        secure = listener.bind(listen.host, 0) if certificates is not None else None
+        self.port: int = plain.getsockname()[1]
+        self.secure_port: int | None = secure.getsockname()[1] if secure is not None else None
         clock = itertools.count()
         self.acceptor = Acceptor(
             listen=listen,
@@ -55,6 +90,11 @@ class Receiver:
             store=self.store,
             report=self.report,
             clock=lambda: float(next(clock)),
+            places=LocalPlaces(_limits(listen, peers)),
+            sockets=Sockets(plain=plain, secure=secure),
+            certificates=certificates,
+            gate=gate,
+            commitment=commitment,
         )
 
     def report(self, fact: Arrival) -> None:
@@ -85,7 +125,8 @@ class Receiver:
 
     @property
     def stored(self) -> list[str]:
-        return [fact.path for fact in self.facts if isinstance(fact, Stored)]
+        """The paths of what was new."""
+        return [fact.path for fact in self.facts if isinstance(fact, Stored) and not fact.repeated]
 
     @property
     def turned_away(self) -> TurnedAway:
@@ -100,6 +141,15 @@ class Receiver:
     @property
     def leftovers(self) -> list[Path]:
         return list((self.data_dir / "incoming").iterdir())
+
+
+def _limits(listen: Listen, peers: Mapping[str, Peer]) -> Limits:
+    own = {name: peer.max_associations for name, peer in peers.items()}
+    return Limits(
+        total=listen.max_associations,
+        per_peer=listen.max_associations_per_peer,
+        of_peer={name: limit for name, limit in own.items() if limit is not None},
+    )
 
 
 Start = Callable[..., Receiver]

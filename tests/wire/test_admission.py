@@ -9,11 +9,11 @@ import threading
 
 import pytest
 from pynetdicom.association import Association
-from wire.receiving import HOST, KIND, NODE, Associate, Listen, Peer, Receiver, Start
+from wire.receiving import HOST, KIND, NODE, Associate, Peer, Receiver, Start
 
 from dicomnode.archive.arrival import End, Opened, TurnedAway
 from dicomnode.errors import Misconfigured
-from dicomnode.network import association, listener
+from dicomnode.network import association
 
 
 def rejection(assoc: Association) -> tuple[int | None, ...]:
@@ -81,7 +81,7 @@ def test_two_peers_may_share_a_title_on_two_hosts(start: Start, associate: Assoc
 def test_strangers_may_associate_where_the_configuration_says_so(
     start: Start, associate: Associate
 ) -> None:
-    node = start(listen=Listen(accept_unknown_peers=True))
+    node = start(accept_unknown_peers=True)
     assert associate(calling="STRANGER", to=node).is_established
     node.wait_for(Opened)
     assert node.opened.peer == ""
@@ -101,17 +101,32 @@ def test_a_failure_while_deciding_lets_nobody_in(
     assert node.of(Opened) == []
 
 
-def test_one_association_too_many_has_to_wait(node: Receiver, associate: Associate) -> None:
-    node.acceptor._server.ae.maximum_associations = 1
-    assert associate().is_established
-    assert rejection(associate()) == (2, 3, 2)
+@pytest.mark.parametrize("limit", ["max_associations", "max_associations_per_peer"])
+def test_one_association_too_many_has_to_wait(
+    start: Start, associate: Associate, limit: str
+) -> None:
+    node = start(**{limit: 1})
+    first = associate(to=node)
+    assert first.is_established
+    assert rejection(associate(to=node)) == (2, 3, 2)
     node.wait_for(TurnedAway)
     assert node.turned_away.reason == "too-many-associations"
     assert len(node.of(Opened)) == 1
+    first.release()
+    node.ended()
+    assert associate(to=node).is_established
+
+
+def test_a_peer_may_have_a_limit_of_its_own(start: Start, associate: Associate) -> None:
+    peers = {"ct1": Peer(ae_title="CT1", max_associations=1), "mr": Peer(ae_title="MR")}
+    node = start(peers=peers)
+    assert associate(to=node).is_established
+    assert rejection(associate(to=node)) == (2, 3, 2)
+    assert all(associate(calling="MR", to=node).is_established for _ in range(2))
 
 
 def test_what_speaks_no_dicom_disturbs_nobody(node: Receiver, associate: Associate) -> None:
-    with socket.create_connection((HOST, node.acceptor.port)) as scanner:
+    with socket.create_connection((HOST, node.port)) as scanner:
         scanner.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert associate().is_established
     assert node.of(TurnedAway) == []
@@ -128,7 +143,7 @@ def test_every_standard_storage_class_is_accepted_in_every_transfer_syntax() -> 
     contexts = association.accepted_contexts()
     syntaxes = association.transfer_syntaxes()
     label_map, parametric_map = "1.2.840.10008.5.1.4.1.1.66.7", "1.2.840.10008.5.1.4.1.1.30"
-    storage = {context.abstract_syntax: context for context in contexts[1:]}
+    storage = {context.abstract_syntax: context for context in contexts[2:]}
     assert {label_map, parametric_map} <= storage.keys()
     assert all(context.transfer_syntax == list(syntaxes) for context in storage.values())
     for suffix in ("", ".1", ".2", ".1.99", ".4.50", ".4.80", ".4.91", ".4.110", ".4.201", ".5"):
@@ -140,7 +155,7 @@ def test_what_is_supported_is_accepted_on_the_wire(associate: Associate, number:
     kinds = [
         (str(context.abstract_syntax), syntax)
         for context, syntax in zip(
-            association.accepted_contexts()[1 + number : 41 + number],
+            association.accepted_contexts()[2 + number : 42 + number],
             association.transfer_syntaxes() * 2,
             strict=False,
         )
@@ -151,7 +166,7 @@ def test_what_is_supported_is_accepted_on_the_wire(associate: Associate, number:
 
 @pytest.mark.server("dcmtk")
 def test_dcmtk_gets_its_echo(node: Receiver) -> None:
-    command = ["/usr/bin/echoscu", "-aet", "CT1", "-aec", NODE, HOST, str(node.acceptor.port)]
+    command = ["/usr/bin/echoscu", "-aet", "CT1", "-aec", NODE, HOST, str(node.port)]
     subprocess.run(command, check=True)
     assert node.ended().end is End.RELEASED
 
@@ -159,22 +174,15 @@ def test_dcmtk_gets_its_echo(node: Receiver) -> None:
 @pytest.mark.server("dcmtk")
 def test_dcmtk_understands_why_it_is_rejected(node: Receiver) -> None:
     command = ["/usr/bin/echoscu", "-aet", "STRANGER", "-aec", NODE, HOST]
-    done = subprocess.run(
-        [*command, str(node.acceptor.port)], check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([*command, str(node.port)], check=False, capture_output=True, text=True)
     assert done.returncode != 0
     assert "Calling AE Title Not Recognized" in done.stderr
 
 
 def test_a_port_that_is_taken_is_a_misconfiguration(start: Start, node: Receiver) -> None:
     with pytest.raises(Misconfigured, match="cannot-listen") as raised:
-        start(listen=Listen(port=node.acceptor.port))
+        start(port=node.port)
     assert "another program has it" in raised.value.detail
-
-
-def test_several_listeners_share_one_port(start: Start, free_port: int) -> None:
-    for _ in range(2):
-        start(listen=Listen(port=free_port, processes=2))
 
 
 def test_stopping_waits_for_an_open_association_then_aborts_it(
@@ -193,25 +201,22 @@ def test_stopping_waits_for_an_open_association_then_aborts_it(
 
 
 def test_stopping_hangs_up_on_who_has_not_asked_for_an_association(node: Receiver) -> None:
-    with socket.create_connection((HOST, node.acceptor.port)) as silent:
+    with socket.create_connection((HOST, node.port)) as silent:
         node.acceptor.stop(grace_s=0)
         silent.settimeout(10)
         with contextlib.suppress(ConnectionResetError):
             assert silent.recv(1) == b""
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((HOST, node.acceptor.port))
+        socket.create_connection((HOST, node.port))
 
 
 def test_a_stopped_node_is_no_longer_there(node: Receiver) -> None:
     node.acceptor.stop()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((HOST, node.acceptor.port))
+        socket.create_connection((HOST, node.port))
 
 
-def test_a_peer_that_falls_silent_is_lost(
-    start: Start, associate: Associate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listener, "_IDLE_S", 0.3)
-    node = start()
+def test_a_peer_that_falls_silent_is_lost(start: Start, associate: Associate) -> None:
+    node = start(idle_s=0.3)
     associate(to=node)
     assert node.ended().end is End.LOST

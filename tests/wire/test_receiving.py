@@ -163,7 +163,7 @@ def test_one_association_does_not_wait_for_the_other(
 ) -> None:
     node = start()
     slow, quick = associate(to=node), associate(to=node)
-    write_out, may_go_on, is_held = os.fsync, threading.Event(), threading.Event()
+    write_out, may_go_on, is_held = os.fdatasync, threading.Event(), threading.Event()
 
     def hold_the_first(descriptor: int) -> None:
         if not is_held.is_set():
@@ -171,7 +171,7 @@ def test_one_association_does_not_wait_for_the_other(
             assert may_go_on.wait(30)
         write_out(descriptor)
 
-    monkeypatch.setattr(os, "fsync", hold_the_first)
+    monkeypatch.setattr(os, "fdatasync", hold_the_first)
     waiting = threading.Thread(target=send, args=[slow, write(tmp_path / "slow.dcm", instance(1))])
     waiting.start()
     assert is_held.wait(30)
@@ -185,7 +185,7 @@ def full(*_: object) -> int:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("call", ["write", "fsync"])
+@pytest.mark.parametrize("call", ["writev", "fdatasync"])
 def test_a_full_disk_is_out_of_resources_and_leaves_nothing(
     node: Receiver,
     associate: Associate,
@@ -215,7 +215,7 @@ def test_what_nobody_named_is_never_acknowledged(
     sent = write(tmp_path / "sent.dcm", instance())
     assoc = associate()
     with monkeypatch.context() as patch:
-        patch.setattr(node.store, "store", fail)
+        patch.setattr(node.store, "draft", fail)
         assert send(assoc, sent).Status == status.PROCESSING_FAILURE
     assert node.turned_away.reason == "unexpected-error"
     assert node.turned_away.sop_instance_uid == "1.2.3.4.1"
@@ -465,7 +465,7 @@ DCMTK = {
 def test_dcmtk_sends_in_each_transfer_syntax(node: Receiver, option: str) -> None:
     (source,) = TEST_FILES.rglob(DCMTK[option])
     command = ["/usr/bin/storescu", "-R", option, "-aet", "CT1", "-aec", NODE, HOST]
-    subprocess.run([*command, str(node.acceptor.port), str(source)], check=True)
+    subprocess.run([*command, str(node.port), str(source)], check=True)
     assert (node.ended().end, node.ended().stored) == (End.RELEASED, 1)
     stored, sent = dcmread(node.data_dir / node.stored[0]), dcmread(source)
     assert stored.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
@@ -480,7 +480,7 @@ def test_dcmtk_sends_a_folder_over_one_association(node: Receiver, tmp_path: Pat
     for number in range(12):
         write(folder / f"{number}.dcm", instance(number))
     command = ["/usr/bin/storescu", "+sd", "-aet", "CT1", "-aec", NODE, HOST]
-    subprocess.run([*command, str(node.acceptor.port), str(folder)], check=True)
+    subprocess.run([*command, str(node.port), str(folder)], check=True)
     assert node.ended().stored == 12
     assert len(node.on_disk) == 12
 
@@ -490,7 +490,7 @@ def test_dcmtk_is_told_why_an_instance_is_refused(node: Receiver, tmp_path: Path
     sent = write(tmp_path / "sent.dcm", with_value("SeriesInstanceUID", ""))
     command = ["/usr/bin/storescu", "-d", "-aet", "CT1", "-aec", NODE, HOST]
     done = subprocess.run(
-        [*command, str(node.acceptor.port), str(sent)], check=False, capture_output=True, text=True
+        [*command, str(node.port), str(sent)], check=False, capture_output=True, text=True
     )
     said = done.stdout + done.stderr
     assert "0xa900" in said.lower()
@@ -505,7 +505,7 @@ from wire.receiving import Listen, Receiver
 
 receiver = Receiver(Path(sys.argv[1]), listen=Listen(accept_unknown_peers=True), peers={})
 receiver.acceptor.start()
-print(receiver.acceptor.port, flush=True)
+print(receiver.port, flush=True)
 threading.Event().wait()
 """
 

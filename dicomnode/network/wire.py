@@ -1,0 +1,142 @@
+"""PDUs on a connection, walked in place: no byte is copied that is not kept (PS3.8 9.3)."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+
+# PDU types, PS3.8 Table 9-11 and following.
+ASSOCIATE_RQ, P_DATA_TF, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
+_KNOWN = range(0x01, 0x08)
+
+HEADER_LENGTH = 6
+_HEADER = struct.Struct(">BxL")
+_ITEM_HEADER = struct.Struct(">LBB")
+
+# Message Control Header, PS3.8 Annex E.2.
+COMMAND, LAST = 0x01, 0x02
+
+RELEASE_RP = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"  # PS3.8 9.3.7
+
+# Senders count the header in, or not: the length that was agreed on is not taken by the byte.
+_TOLERANCE = 1024
+# No limit is agreed on for the others: an A-ASSOCIATE-RQ may propose 128 contexts in 60 encodings.
+_LONGEST_OTHER = 512 * 1024
+# What is read at once, at most: pages that were never written to cost no memory.
+_WINDOW = 256 * 1024
+
+
+class AbortReason(IntEnum):
+    """Why the provider aborts (PS3.8 Table 9-26)."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNIZED_PDU = 1
+    UNEXPECTED_PDU = 2
+    UNEXPECTED_PARAMETER = 5
+    INVALID_PARAMETER = 6
+
+
+def abort(reason: AbortReason | None) -> bytes:
+    """An A-ABORT PDU (PS3.8 9.3.8): by the service provider for `reason`, or by its user."""
+    source = 0 if reason is None else 2
+    return struct.pack(">BxLxxBB", ABORT, 4, source, reason or 0)
+
+
+class ProtocolFault(ValueError):
+    """What came is not DICOM, or not now.
+
+    Attributes:
+        reason: What the A-ABORT says.
+    """
+
+    def __init__(self, detail: str, reason: AbortReason) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Inbox:
+    """What comes on a connection, PDU by PDU, in one buffer that is allocated once.
+
+    The socket blocks; whoever sets a timeout on it uses the kernel's (SO_RCVTIMEO), which costs no
+    call of its own.
+    """
+
+    def __init__(self, connection: socket.socket, *, longest_pdu: int) -> None:
+        """Take over the reading side of `connection`.
+
+        Args:
+            connection: Nothing may have been read from it that belongs to us.
+            longest_pdu: Bytes that the variable field of a P-DATA-TF may have, as announced.
+        """
+        self._connection = connection
+        self._longest_data = longest_pdu + _TOLERANCE
+        longest = max(self._longest_data, _LONGEST_OTHER)
+        self._buffer = bytearray(HEADER_LENGTH + longest + _WINDOW)
+        self._view = memoryview(self._buffer)
+        self._begin = self._end = 0
+
+    def next(self) -> tuple[int, memoryview]:
+        """The type of the next PDU and its variable field, which is good until the next call.
+
+        Raises:
+            ConnectionError: The peer hung up, perhaps in the middle of a PDU.
+            TimeoutError: Nothing came for as long as the socket waits.
+            ProtocolFault: No DICOM upper layer speaks like this, or it is too long.
+        """
+        self._require(HEADER_LENGTH)
+        kind, length = _HEADER.unpack_from(self._buffer, self._begin)
+        if kind not in _KNOWN:
+            raise ProtocolFault("It is no PDU of DICOM.", AbortReason.UNRECOGNIZED_PDU)
+        if length > (self._longest_data if kind == P_DATA_TF else _LONGEST_OTHER):
+            raise ProtocolFault(
+                f"A PDU of {length} bytes is longer than agreed.", AbortReason.INVALID_PARAMETER
+            )
+        self._require(HEADER_LENGTH + length)
+        start = self._begin + HEADER_LENGTH
+        self._begin = start + length
+        return kind, self._view[start : self._begin]
+
+    def _require(self, length: int) -> None:
+        """Read until `length` bytes are there behind what was taken."""
+        if self._begin == self._end:
+            self._begin = self._end = 0
+        elif self._begin + length > len(self._buffer):
+            rest = self._end - self._begin
+            self._view[:rest] = self._view[self._begin : self._end]
+            self._begin, self._end = 0, rest
+        while self._end - self._begin < length:
+            self._end += self._receive()
+
+    def _receive(self) -> int:
+        try:
+            count = self._connection.recv_into(self._view[self._end : self._end + _WINDOW])
+        except (BlockingIOError, ssl.SSLWantReadError) as error:
+            raise TimeoutError from error
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise ConnectionError from error
+        if not count:
+            raise ConnectionError
+        return count
+
+
+def values(pdu: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """The Presentation Data Values in a P-DATA-TF: context id, control header, fragment.
+
+    Raises:
+        ProtocolFault: The items do not fill the PDU.
+    """
+    start, end = 0, len(pdu)
+    while start < end:
+        if end - start < _ITEM_HEADER.size:
+            raise ProtocolFault("A PDV ends in its header.", AbortReason.INVALID_PARAMETER)
+        length, context_id, control = _ITEM_HEADER.unpack_from(pdu, start)
+        stop = start + 4 + length
+        if length < 2 or stop > end:  # noqa: PLR2004 - context id and control header
+            raise ProtocolFault("A PDV is not as long as it says.", AbortReason.INVALID_PARAMETER)
+        yield context_id, control, pdu[start + 6 : stop]
+        start = stop

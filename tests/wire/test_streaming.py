@@ -1,0 +1,261 @@
+"""What the node's own reactor promises beyond pynetdicom's."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset
+from wire import raw
+from wire.raw import Context, Speaker
+from wire.receiving import KIND, Start, dataset_bytes, instance, write
+
+from dicomnode.archive import status
+from dicomnode.archive.arrival import End, Opened
+from dicomnode.errors import Refused
+
+CT = Context(id=1, abstract_syntax=KIND[0], transfer_syntaxes=(KIND[1],))
+ECHO = Context(id=3, abstract_syntax=raw.VERIFICATION, transfer_syntaxes=(raw.IMPLICIT,))
+
+
+@pytest.fixture
+def reactor() -> str:
+    return "streaming"
+
+
+def encoded(folder: Path, ds: Dataset) -> bytes:
+    return dataset_bytes(write(folder / "sent.dcm", ds))
+
+
+def stored_as(ds: Dataset) -> dict[int, bytes]:
+    return raw.c_store_rq(KIND[0], ds.SOPInstanceUID)
+
+
+def test_what_comes_together_with_the_request_is_not_lost(start: Start, tmp_path: Path) -> None:
+    node = start()
+    ds = instance()
+    with Speaker(node.port, [CT]) as patient:
+        limit = patient.longest
+    said = [raw.associate_rq([CT], calling="CT1", called="NODE")]
+    pieces = raw.fragments(
+        raw.command(stored_as(ds)), context_id=1, is_command=True, longest=limit
+    ) + raw.fragments(encoded(tmp_path, ds), context_id=1, longest=limit)
+    said += [*raw.packed(pieces, longest=limit), raw.RELEASE]
+    hasty = Speaker.__new__(Speaker)
+    hasty.connection = raw.socket.create_connection(("127.0.0.1", node.port), timeout=30)
+    with hasty:
+        hasty.send(b"".join(said))
+        assert hasty.receive()[0] == raw.ASSOCIATE_AC
+        assert raw.number(hasty.answer(), raw.STATUS) == status.SUCCESS
+        assert hasty.receive()[0] == raw.RELEASE_RP
+    assert len(node.on_disk) == 1
+
+
+def test_a_command_that_names_no_instance_is_answered(start: Start, tmp_path: Path) -> None:
+    node = start()
+    request = stored_as(instance())
+    del request[raw.AFFECTED_SOP_INSTANCE_UID]
+    with Speaker(node.port, [CT]) as speaker:
+        for said in speaker.message(1, request, encoded(tmp_path, instance())):
+            speaker.send(said)
+        answer = speaker.answer()
+        assert raw.number(answer, raw.STATUS) == status.DATA_SET_DOES_NOT_MATCH
+        assert speaker.release()
+    assert node.turned_away.reason == "does-not-match-command"
+
+
+def test_a_command_without_a_data_set_is_answered(start: Start) -> None:
+    node = start()
+    request = {**stored_as(instance()), raw.COMMAND_DATA_SET_TYPE: raw.short(raw.NO_DATA_SET)}
+    with Speaker(node.port, [CT]) as speaker:
+        for said in speaker.message(1, request):
+            speaker.send(said)
+        assert raw.number(speaker.answer(), raw.STATUS) == status.DATA_SET_DOES_NOT_MATCH
+        assert speaker.release()
+    assert node.leftovers == []
+
+
+def test_other_messages_are_served_between_instances(start: Start, tmp_path: Path) -> None:
+    node = start()
+    with Speaker(node.port, [CT, ECHO]) as speaker:
+        for number in range(3):
+            ds = instance(number)
+            answer = speaker.store(CT, ds.SOPInstanceUID, encoded(tmp_path, ds))
+            assert raw.number(answer, raw.STATUS) == status.SUCCESS
+            assert raw.number(speaker.echo(3), raw.STATUS) == status.SUCCESS
+        assert speaker.release()
+    assert (node.ended().stored, len(node.on_disk)) == (3, 3)
+
+
+def test_an_instance_that_is_too_long_is_refused_and_the_next_is_not(
+    start: Start, tmp_path: Path
+) -> None:
+    node = start(max_instance_gib=20_000 / 1024**3)
+    long, short = instance(1, pixels=200), instance(2)
+    with Speaker(node.port, [CT]) as speaker:
+        answer = speaker.store(CT, long.SOPInstanceUID, encoded(tmp_path, long), longest=4096)
+        assert raw.number(answer, raw.STATUS) == status.CANNOT_UNDERSTAND
+        assert node.leftovers == []
+        answer = speaker.store(CT, short.SOPInstanceUID, encoded(tmp_path, short))
+        assert raw.number(answer, raw.STATUS) == status.SUCCESS
+        assert speaker.release()
+    assert node.turned_away.reason == "instance-too-long"
+    assert node.turned_away.study_instance_uid == long.StudyInstanceUID
+
+
+@pytest.mark.parametrize("longest", [4096, 16_384])
+def test_an_instance_may_say_late_who_it_is(start: Start, tmp_path: Path, longest: int) -> None:
+    node = start()
+    ds = instance()
+    ds.DerivationDescription = "x" * 1000
+    item = Dataset()
+    item.DerivationDescription = "y" * 1000
+    ds.SourceImageSequence = [item] * 30
+    with Speaker(node.port, [CT]) as speaker:
+        content = encoded(tmp_path, ds)
+        answer = speaker.store(CT, ds.SOPInstanceUID, content, longest=longest)
+        assert raw.number(answer, raw.STATUS) == status.SUCCESS
+        assert speaker.release()
+    assert dataset_bytes(node.data_dir / node.stored[0]) == content
+
+
+def test_an_instance_that_says_late_that_it_is_another_is_refused(
+    start: Start, tmp_path: Path
+) -> None:
+    node = start()
+    ds = instance()
+    ds.SourceImageSequence = [Dataset()] * 1000
+    with Speaker(node.port, [CT]) as speaker:
+        answer = speaker.store(CT, "1.2.3.99", encoded(tmp_path, ds), longest=4096)
+        assert raw.number(answer, raw.STATUS) == status.DATA_SET_DOES_NOT_MATCH
+        assert speaker.release()
+    assert node.on_disk == node.leftovers == []
+
+
+class FullUp:
+    """A gate that lets one study in."""
+
+    def __init__(self, study_instance_uid: str) -> None:
+        self.open = study_instance_uid
+
+    def admit(self, study_instance_uid: str) -> None:
+        if study_instance_uid != self.open:
+            raise Refused("disk-nearly-full", "No room.", status=status.OUT_OF_RESOURCES)
+
+
+def test_what_there_is_no_room_for_is_refused_before_it_is_written(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start(gate=FullUp(instance().StudyInstanceUID))
+    other = instance(2, pixels=300)
+    other.StudyInstanceUID = "1.2.3.77"
+    drafts: list[object] = []
+    draft = node.store.draft
+    monkeypatch.setattr(node.store, "draft", lambda meta: drafts.append(meta) or draft(meta))
+    with Speaker(node.port, [CT]) as speaker:
+        answer = speaker.store(CT, other.SOPInstanceUID, encoded(tmp_path, other))
+        assert raw.number(answer, raw.STATUS) == status.OUT_OF_RESOURCES
+        assert drafts == []
+        mine = instance(1)
+        answer = speaker.store(CT, mine.SOPInstanceUID, encoded(tmp_path, mine))
+        assert raw.number(answer, raw.STATUS) == status.SUCCESS
+        assert speaker.release()
+    assert (node.ended().stored, node.ended().refused) == (1, 1)
+
+
+MISPLACED = {
+    "data before a command": [raw.p_data(raw.Pdv(context_id=1, content=b"data", is_last=True))],
+    "a command within a data set": [
+        raw.p_data(
+            *raw.fragments(
+                raw.command(stored_as(instance())), context_id=1, is_command=True, longest=4096
+            )
+        )
+    ]
+    * 2,
+    "a context that was not accepted": [
+        raw.p_data(
+            *raw.fragments(
+                raw.command(stored_as(instance())), context_id=99, is_command=True, longest=4096
+            )
+        )
+    ],
+    "a second request": [raw.associate_rq([CT], calling="CT1", called="NODE")],
+    "a command that pynetdicom does not know": [
+        raw.p_data(
+            *raw.fragments(
+                raw.command({**raw.c_echo_rq(), raw.COMMAND_FIELD: raw.short(0x7777)}),
+                context_id=1,
+                is_command=True,
+                longest=4096,
+            )
+        )
+    ],
+}
+
+
+@pytest.mark.parametrize("what", MISPLACED)
+def test_what_has_no_place_here_ends_the_association(start: Start, what: str) -> None:
+    node = start()
+    with Speaker(node.port, [CT]) as speaker:
+        for said in MISPLACED[what]:
+            speaker.send(said)
+        assert speaker.receive()[0] == raw.ABORT
+    assert node.ended().end is End.ABORTED
+    assert node.leftovers == []
+
+
+def test_an_abort_within_an_instance_leaves_nothing(start: Start, tmp_path: Path) -> None:
+    node = start()
+    ds = instance(pixels=300)
+    with Speaker(node.port, [CT]) as speaker:
+        *begun, _ = speaker.message(1, stored_as(ds), encoded(tmp_path, ds), longest=4096)
+        for said in [*begun, raw.ABORTED]:
+            speaker.send(said)
+        assert node.ended().end is End.ABORTED
+    assert node.on_disk == node.leftovers == []
+
+
+def test_stopping_tells_who_is_in_the_middle_of_an_instance(start: Start, tmp_path: Path) -> None:
+    node = start()
+    ds = instance(pixels=300)
+    with Speaker(node.port, [CT]) as speaker:
+        *begun, _ = speaker.message(1, stored_as(ds), encoded(tmp_path, ds), longest=4096)
+        for said in begun:
+            speaker.send(said)
+        node.wait_for(Opened)
+        node.acceptor.stop(grace_s=0)
+        assert speaker.receive()[0] in {raw.ABORT, 0}
+    assert node.ended().end is End.ABORTED
+    assert node.on_disk == node.leftovers == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_memory_holds_no_instance(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    node = start()
+    longest: list[int] = []
+    draft = node.store.draft
+
+    def watched(meta: bytes) -> object:
+        made = draft(meta)
+        write_on = made.write
+
+        def note(fragment: bytes) -> None:
+            longest.append(len(fragment))
+            write_on(fragment)
+
+        monkeypatch.setattr(made, "write", note)
+        return made
+
+    monkeypatch.setattr(node.store, "draft", watched)
+    ds = instance(pixels=1000)
+    content = encoded(tmp_path, ds)
+    with Speaker(node.port, [CT]) as speaker:
+        answer = speaker.store(CT, ds.SOPInstanceUID, content, rng=random.Random(seed))
+        assert raw.number(answer, raw.STATUS) == status.SUCCESS
+        assert speaker.release()
+    assert sum(longest) == len(content)
+    assert max(longest) <= 128 * 1024

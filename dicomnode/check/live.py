@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -13,8 +13,10 @@ from sqlalchemy import make_url, text
 from dicomnode import config
 from dicomnode.archive.database import Database
 from dicomnode.config import Parts, Problem, key_path
-from dicomnode.errors import NodeError, RetryLater
+from dicomnode.errors import Misconfigured, NodeError, RetryLater
 from dicomnode.network import sender
+from dicomnode.network.sender import Destination
+from dicomnode.network.tls import Certificates
 
 _TIMEOUT_S = 5
 _AT_ONCE = 8
@@ -39,12 +41,33 @@ def _questions(parts: Parts) -> list[_Question]:
         questions.append((key_path("queue", "broker"), partial(_ping, parts.queue.broker)))
     if parts.node is not None:
         echo = partial(sender.echo, calling_ae_title=parts.node.ae_title, timeout_s=_TIMEOUT_S)
-        questions += [
-            (key_path("peers", name), partial(echo, peer))
-            for name, peer in parts.peers.items()
-            if peer.port is not None
-        ]
+        questions += [(path, partial(echo, to)) for path, to in _destinations(parts)]
     return questions
+
+
+def _destinations(parts: Parts) -> Iterator[tuple[str, Destination]]:
+    """Key path and destination of each place where a peer is called; each once."""
+    certificates = _certificates(parts)
+    for name, peer in parts.peers.items():
+        path = key_path("peers", name)
+        places = {
+            f"{path}.commitment": peer.commitment_at,
+            f"{path}.query": peer.query_at,
+            path: peer.storage_at,
+        }
+        # Of one address several times only the last path is kept: the peer's own, if any.
+        paths = {address: where for where, address in places.items() if address is not None}
+        for address, where in paths.items():
+            # Without certificates that load there is nothing to call with; that is told elsewhere.
+            if certificates is not None or not address.tls:
+                yield where, Destination.at(address, certificates=certificates)
+
+
+def _certificates(parts: Parts) -> Certificates | None:
+    try:
+        return Certificates(parts.tls) if parts.tls is not None else None
+    except Misconfigured:
+        return None
 
 
 def _ask(question: _Question) -> Problem | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import socket
@@ -12,24 +11,28 @@ from typing import Any
 
 from dicomnode import bundle, config
 from dicomnode.bundle import Bundle, Input
-from dicomnode.config import Listen, Model, Problem, Reading, did_you_mean, key_path
+from dicomnode.check import certificates
+from dicomnode.config import Disk, Listen, Model, Problem, Reading, did_you_mean, key_path
 from dicomnode.errors import NodeError
 
 _GIB = 1024**3
-#: With less than this much free space a node that is being sent studies soon refuses them.
-MIN_FREE_BYTES = 5 * _GIB
 
 
 def problems(reading: Reading) -> Iterator[Problem]:
     """Every problem that this machine has with what could be understood."""
     parts = reading.parts
     if parts.node is not None:
-        yield from _data_dir(parts.node.data_dir)
+        yield from _data_dir(parts.node.data_dir, parts.disk)
     if parts.database is not None:
         yield from _sqlite(config.sqlite_file(parts.database.url))
     if parts.listen is not None:
-        yield from _listen(parts.listen)
+        yield from _host(parts.listen)
+        yield from _port(parts.listen, parts.listen.port, path=key_path("listen", "port"))
+        if parts.tls is not None and parts.tls.port is not None:
+            yield from _port(parts.listen, parts.tls.port, path=key_path("tls", "port"))
         yield from _who_may_come(parts.listen, any_peer=bool(reading.raw.get("peers")))
+    if parts.tls is not None:
+        yield from certificates.problems(parts.tls)
     yield from _bundles_and_routes(reading)
 
 
@@ -41,15 +44,18 @@ def _warning(path: str, message: str, code: str) -> Problem:
     return Problem(level="warning", path=path, message=message, code=code)
 
 
-def _data_dir(folder: Path) -> Iterator[Problem]:
+def _data_dir(folder: Path, disk: Disk | None) -> Iterator[Problem]:
     path = key_path("node", "data_dir")
     obstacle = _obstacle(folder)
     if obstacle is not None:
         yield _error(path, obstacle, "data-dir-not-writable")
         return
-    free = shutil.disk_usage(_nearest(folder)).free
-    if free < MIN_FREE_BYTES:
-        message = f"Only {free / _GIB:.1f} GiB are free for {folder}. Make room, or choose another."
+    free_gib = shutil.disk_usage(_nearest(folder)).free / _GIB
+    if disk is not None and free_gib < disk.min_free_gib:
+        message = (
+            f"Only {free_gib:.1f} GiB are free for {folder}; below {disk.min_free_gib:g} "
+            "(disk.min_free_gib) studies are refused. Make room, or choose another."
+        )
         yield _warning(path, message, "disk-nearly-full")
 
 
@@ -80,26 +86,31 @@ def _obstacle(folder: Path) -> str | None:
     return None
 
 
-def _listen(listen: Listen) -> Iterator[Problem]:
+def _host(listen: Listen) -> Iterator[Problem]:
     try:
-        _bind(listen)
+        _bind(listen.host, 0)
+    except OSError as error:
+        message = f"This machine cannot listen on {listen.host} ({error.strerror})."
+        yield _error(key_path("listen", "host"), message, "address-not-here")
+
+
+def _port(listen: Listen, port: int, *, path: str) -> Iterator[Problem]:
+    try:
+        _bind(listen.host, port)
     except PermissionError:
         message = (
-            f"This user may not listen on port {listen.port}. Give the service the capability "
+            f"This user may not listen on port {port}. Give the service the capability "
             "CAP_NET_BIND_SERVICE, or choose a port above 1023."
         )
-        yield _warning(key_path("listen", "port"), message, "privileged-port")
-    except OSError as error:
-        # In use is no problem: it is the node itself that is being checked.
-        if error.errno != errno.EADDRINUSE:
-            message = f"This machine cannot listen on {listen.host} ({error.strerror})."
-            yield _error(key_path("listen", "host"), message, "address-not-here")
+        yield _warning(path, message, "privileged-port")
+    except OSError:
+        return  # it is in use, most likely by the node that is being checked
 
 
-def _bind(listen: Listen) -> None:
+def _bind(host: str, port: int) -> None:
     """Take the address for a moment, without listening."""
     family, kind, protocol, _, address = socket.getaddrinfo(
-        listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.bind(address)

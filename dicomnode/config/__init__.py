@@ -10,16 +10,20 @@ from dicomnode.config.reading import ConfigurationError, Parts, Reading, load, r
 from dicomnode.config.sense import tables
 from dicomnode.config.starter import FILE_NAME, starter, write_starter
 from dicomnode.config.tree import (
+    Address,
     Complete,
     Configuration,
     Database,
     Deliver,
+    Disk,
+    Endpoint,
     Listen,
     Model,
     Node,
     Peer,
     Queue,
     Route,
+    Tls,
     Worker,
     json_schema,
 )
@@ -28,11 +32,14 @@ from dicomnode.config.url import sqlite_file
 __all__ = [
     "FILE_NAME",
     "PSEUDO_KEYWORDS",
+    "Address",
     "Complete",
     "Configuration",
     "ConfigurationError",
     "Database",
     "Deliver",
+    "Disk",
+    "Endpoint",
     "Listen",
     "Model",
     "Node",
@@ -42,6 +49,7 @@ __all__ = [
     "Queue",
     "Reading",
     "Route",
+    "Tls",
     "Worker",
     "did_you_mean",
     "json_schema",

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dicomnode.config import tree
 from dicomnode.config.problem import Problem, did_you_mean, key_path, nearest
 
 # How pydantic marks that a fault is in a key and not in its value.
@@ -39,7 +40,7 @@ def problems(
 ) -> list[Problem]:
     """Every fault that validation found in the table at `prefix`."""
     faults = error.errors(include_url=False)
-    guessed = {nearest(str(f["loc"][-1]), model.model_fields) for f in faults if _is_unknown(f)}
+    guessed = {nearest(str(f["loc"][-1]), _known(f, model)) for f in faults if _is_unknown(f)}
     return [
         _problem(fault, model, prefix=prefix)
         for fault in faults
@@ -65,13 +66,20 @@ def _is_unknown(fault: ErrorDetails) -> bool:
     return fault["type"] == "extra_forbidden"
 
 
+def _known(fault: ErrorDetails, model: type[BaseModel]) -> Mapping[str, Any]:
+    """The keys that could have stood where the fault is."""
+    for key in fault["loc"][:-1]:
+        model = tree.below(model, str(key))
+    return tree.keys(model)
+
+
 def _problem(
     fault: ErrorDetails, model: type[BaseModel], *, prefix: tuple[str | int, ...]
 ) -> Problem:
     path = key_path(*prefix, *(key for key in fault["loc"] if key != _IN_KEY))
     kind = fault["type"]
     if _is_unknown(fault):
-        return unknown_key(str(fault["loc"][-1]), model.model_fields, path=path)
+        return unknown_key(str(fault["loc"][-1]), _known(fault, model), path=path)
     if kind in _EXPECTED:
         return wrong_type(fault["input"], expected=_EXPECTED[kind], path=path)
     if kind == "missing":

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dicomnode.config import tree
 from dicomnode.config.problem import Problem, did_you_mean, key_path
 from dicomnode.config.tree import COLLECTIONS, SECTIONS
 
@@ -65,9 +66,9 @@ def _keys(variable: str, raw: Mapping[str, Any]) -> tuple[str | int, ...]:
     section = _match(section, (*SECTIONS, *COLLECTIONS))
     if section in SECTIONS:
         (key,) = _exactly(1, below, f"{section.upper()}__KEY")
-        return section, _match(key, SECTIONS[section].model_fields)
+        return section, _match(key, tree.keys(SECTIONS[section]))
     name, key = _exactly(2, below, f"{section.upper()}__NAME__KEY")
-    return section, _member(name, raw.get(section)), _match(key, COLLECTIONS[section].model_fields)
+    return section, _member(name, raw.get(section)), _match(key, tree.keys(COLLECTIONS[section]))
 
 
 def _exactly(count: int, words: list[str], shape: str) -> list[str]:
@@ -105,7 +106,7 @@ def _refuse_lone_underscores(variable: str) -> None:
     if not squeezed.startswith(_PREFIX):
         return
     for section, table in SECTIONS.items():
-        for key in table.model_fields:
+        for key in tree.keys(table):
             meant = _SEPARATOR.join((_PREFIX, section, key)).upper()
             if meant.replace("_", "") == squeezed:
                 raise ValueError(f"Two underscores separate: write {meant}.")

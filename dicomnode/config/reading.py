@@ -15,20 +15,22 @@ from dicomnode.config import fault, override, sense
 from dicomnode.config.problem import Problem, key_path
 from dicomnode.config.tree import (
     COLLECTIONS,
-    FOLDER,
     SECTIONS,
     Complete,
     Configuration,
     Database,
     Deliver,
+    Disk,
     Listen,
     Model,
     Node,
     Peer,
     Queue,
     Route,
+    Tls,
     Worker,
 )
+from dicomnode.config.values import FOLDER
 from dicomnode.errors import Misconfigured
 
 _Table = TypeVar("_Table", bound=BaseModel)
@@ -54,7 +56,9 @@ class Parts:
 
     node: Node | None = None
     listen: Listen | None = None
+    tls: Tls | None = None
     database: Database | None = None
+    disk: Disk | None = None
     queue: Queue | None = None
     worker: Worker | None = None
     complete: Complete | None = None
@@ -173,7 +177,9 @@ class _Reader:
         return Parts(
             node=self._section(Node, "node"),
             listen=self._section(Listen, "listen"),
+            tls=self._section(Tls, "tls"),
             database=self._section(Database, "database"),
+            disk=self._section(Disk, "disk"),
             queue=self._section(Queue, "queue"),
             worker=self._section(Worker, "worker"),
             complete=self._section(Complete, "complete"),

@@ -6,11 +6,12 @@ another kind elsewhere. Whatever has not the expected shape is passed over: that
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dicomnode.config import url
+from dicomnode.config import tree, url
 from dicomnode.config.problem import Problem, did_you_mean, key_path
 
 Tables = Mapping[str, Any]
@@ -22,10 +23,12 @@ def problems(raw: Tables) -> list[Problem]:
     """Every fault of sense in the tables of the file."""
     routes = list(tables(raw, "routes"))
     return [
-        *_more_than_one_listener(raw),
         *_names_that_are_none(raw),
         *_written_passwords(raw),
+        *_tls(raw),
+        *_disk(raw),
         *_peers_that_are_one(raw),
+        *(problem for name, peer in tables(raw, "peers") for problem in _peer(raw, name, peer)),
         *(problem for at, route in routes for problem in _route(raw, at=at, route=route)),
         *_routes_of_one_name(routes),
     ]
@@ -50,12 +53,9 @@ def _names(raw: Tables, section: str) -> list[str]:
     return list(members) if isinstance(members, dict) else []
 
 
-def _more_than_one_listener(raw: Tables) -> Iterator[Problem]:
-    listen = raw.get("listen")
-    processes = listen.get("processes") if isinstance(listen, dict) else None
-    if isinstance(processes, int) and processes > 1:
-        message = "This version listens with one process. Set it to 1, or leave it out."
-        yield _error(key_path("listen", "processes"), message, "one-listener")
+def _section(raw: Tables, section: str) -> Tables:
+    table = raw.get(section)
+    return table if isinstance(table, dict) else {}
 
 
 def _names_that_are_none(raw: Tables) -> Iterator[Problem]:
@@ -68,8 +68,7 @@ def _names_that_are_none(raw: Tables) -> Iterator[Problem]:
 
 def _written_passwords(raw: Tables) -> Iterator[Problem]:
     for section, key in (("database", "url"), ("queue", "broker")):
-        table = raw.get(section)
-        text = table.get(key) if isinstance(table, dict) else None
+        text = _section(raw, section).get(key)
         if isinstance(text, str) and url.holds_password(text):
             yield Problem(
                 level="warning",
@@ -80,16 +79,71 @@ def _written_passwords(raw: Tables) -> Iterator[Problem]:
             )
 
 
+def _tls(raw: Tables) -> Iterator[Problem]:
+    tls, port = _section(raw, "tls"), key_path("tls", "port")
+    needs = {"key": ["certificate"], "certificate": ["key"], "key_password_file": ["key"]}
+    if "port" in tls:
+        # What is required of who calls is so unless the file says otherwise.
+        checks = tls.get("client_certificates", "required") == "required"
+        needs["port"] = ["certificate", "key", *(["ca"] if checks else [])]
+    for key, others in needs.items():
+        missing = [key_path("tls", other) for other in others if other not in tls]
+        if key in tls and missing:
+            message = f"Needs {' and '.join(missing)} beside it."
+            yield _error(key_path("tls", key), message, "tls-incomplete")
+    if tls.get("port") and tls["port"] == _number(raw, "listen", "port"):
+        message = "listen.port is the same. Secure associations have a port of their own."
+        yield _error(port, message, "one-port-for-two")
+
+
+def _number(raw: Tables, section: str, key: str) -> Any:
+    """The value of a key, or the one that it has when it is left out."""
+    return _section(raw, section).get(key, tree.SECTIONS[section].model_fields[key].default)
+
+
+def _disk(raw: Tables) -> Iterator[Problem]:
+    floor, least = (_number(raw, "disk", key) for key in ("floor_gib", "min_free_gib"))
+    # True and False are numbers to Python.
+    if {type(floor), type(least)} <= {int, float} and floor >= least:
+        written = "floor_gib" if "floor_gib" in _section(raw, "disk") else "min_free_gib"
+        message = (
+            f"disk.floor_gib ({floor}) must be less than disk.min_free_gib ({least}): new studies "
+            "are refused first, so that those that have begun can end."
+        )
+        yield _error(key_path("disk", written), message, "floor-not-below")
+
+
 def _peers_that_are_one(raw: Tables) -> Iterator[Problem]:
     seen: dict[tuple[str, str], str] = {}
     for name, peer in tables(raw, "peers"):
-        title, host = peer.get("ae_title"), peer.get("host")
-        if not isinstance(title, str) or not isinstance(host, str):
-            continue
-        first = seen.setdefault((title.strip(" "), host.casefold()), name)
-        if first != name:
-            message = f'Has the AE title and host of the peer "{first}". Keep one of them.'
+        pairs = itertools.product(_texts(peer.get("ae_title")), _texts(peer.get("host")))
+        owners = {
+            seen.setdefault((title.strip(" "), host.casefold()), name) for title, host in pairs
+        }
+        for first in sorted(owners - {name}):
+            message = f'Has an AE title and a host of the peer "{first}". Keep them in one place.'
             yield _error(key_path("peers", name), message, "duplicate-peer")
+
+
+def _texts(value: Any) -> list[str]:
+    """One text or a list of them, as a list; what is none is left out."""
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, str)]
+
+
+def _peer(raw: Tables, name: str, peer: Tables) -> Iterator[Problem]:
+    for service in ("query", "commitment"):
+        table = peer.get(service)
+        if isinstance(table, dict) and not {"port"} & {*table, *peer}:
+            message = "Has no port to be reached at. Give one here, or to the peer."
+            yield _error(key_path("peers", name, service), message, "endpoint-without-port")
+    confirm = peer.get("confirm")
+    if confirm == "commitment" and not {"port", "commitment"} & set(peer):
+        message = f"Commitment cannot be asked for: give {key_path('peers', name, 'port')}."
+        yield _error(key_path("peers", name, "confirm"), message, "commitment-without-port")
+    if peer.get("tls") is True and peer.get("tls_name") == "" and "ca" not in _section(raw, "tls"):
+        message = "Any certificate would do, also a stranger's. Give tls.ca, or a name to look for."
+        yield _error(key_path("peers", name, "tls_name"), message, "any-certificate")
 
 
 def _routes_of_one_name(routes: list[tuple[Any, Tables]]) -> Iterator[Problem]:

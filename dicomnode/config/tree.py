@@ -6,109 +6,32 @@ Relative paths are relative to the folder of the file, which validation gets as 
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
-from dicomnode import matcher
 from dicomnode.config import url
-from dicomnode.config.keyword import known_keyword
+from dicomnode.config.values import (
+    AETitle,
+    AETitles,
+    AnchoredPath,
+    Clauses,
+    Count,
+    Device,
+    Host,
+    Hosts,
+    ListeningPort,
+    Name,
+    NotNegative,
+    Port,
+    Positive,
+    RuleName,
+    from_folder,
+)
 from dicomnode.job import Priority
-from dicomnode.matcher import Matcher
-
-#: Key of the validation context: the folder that relative paths start from.
-FOLDER = "folder"
-
-# PS3.5 Table 6.2-1, AE: at most 16 characters of the default repertoire, without the backslash
-# and control characters, and not spaces alone. Spaces at either end have no meaning.
-_AE_TITLE_MAX_LENGTH = 16
-_AE_TITLE = re.compile(r"[ -\[\]-~]+", re.ASCII)
-_DEVICE = re.compile(r"auto|cpu|cuda:(0|[1-9][0-9]*)", re.ASCII)
-_MAX_PORT = 65535
-
-
-def _ae_title(value: str) -> str:
-    title = value.strip(" ")
-    if not title or len(title) > _AE_TITLE_MAX_LENGTH or not _AE_TITLE.fullmatch(title):
-        raise ValueError(
-            f"an AE title has 1 to {_AE_TITLE_MAX_LENGTH} plain ASCII characters, "
-            "no backslash, and not only spaces"
-        )
-    return title
-
-
-def _anchored(value: object, info: ValidationInfo) -> object:
-    """The path `value`, absolute; what is no text is left for the strict check of its type."""
-    if not isinstance(value, str | Path):
-        return value
-    text = str(value)
-    if not text or "\0" in text or text.startswith("~"):
-        raise ValueError("expects a path, absolute or relative to this file; ~ is not expanded")
-    return _from_folder(Path(text), info)
-
-
-def _from_folder(path: Path, info: ValidationInfo) -> Path:
-    folder: Path | None = (info.context or {}).get(FOLDER)
-    if folder is None and not path.is_absolute():
-        raise ValueError("a relative path means something only in a file")
-    return path if folder is None else folder / path
-
-
-def _host(value: str) -> str:
-    # One colon makes it host:port; an IPv6 address has several.
-    if re.search(r"[\s/@\0]", value) or value.count(":") == 1 or not _is_resolvable(value):
-        raise ValueError("expects the name or the address of a machine alone, such as 10.0.0.5")
-    return value
-
-
-def _is_resolvable(host: str) -> bool:
-    """Whether Python could ask for its address; it raises on "a..b" otherwise than on a typo."""
-    try:
-        return bool(host.encode("idna"))
-    except UnicodeError:
-        return False
-
-
-def _device(value: str) -> str:
-    if not _DEVICE.fullmatch(value):
-        raise ValueError('expects "auto", "cpu", or one GPU by its number such as "cuda:0"')
-    return value
-
-
-AETitle = Annotated[
-    str,
-    AfterValidator(_ae_title),
-    Field(json_schema_extra={"minLength": 1, "maxLength": _AE_TITLE_MAX_LENGTH}),
-]
-AnchoredPath = Annotated[Path, BeforeValidator(_anchored)]
-Host = Annotated[str, AfterValidator(_host)]
-Keyword = Annotated[str, AfterValidator(known_keyword)]
-# As long as the columns that keep them.
-Name = Annotated[str, Field(min_length=1, max_length=64)]
-RuleName = Annotated[str, Field(min_length=1, max_length=128)]
-Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Clause = Annotated[
-    InstanceOf[Matcher],
-    BeforeValidator(matcher.parse),
-    WithJsonSchema({"type": ["string", "number", "array", "object"]}),
-]
-#: DICOM keyword → what its value must be. All clauses must hold.
-Clauses = Annotated[dict[Keyword, Clause], Field(min_length=1)]
 
 
 class _Table(BaseModel):
@@ -118,7 +41,7 @@ class _Table(BaseModel):
         strict=True,
         validate_default=True,
         use_attribute_docstrings=True,
-        field_title_generator=lambda key, _: key,
+        field_title_generator=lambda name, about: getattr(about, "alias", None) or name,
     )
 
 
@@ -136,12 +59,45 @@ class Listen(_Table):
 
     host: Host = "0.0.0.0"  # noqa: S104 - a receiver is there to be reached
     """Address to listen on; 0.0.0.0 is every address of the machine."""
-    port: Annotated[int, Field(ge=0, le=_MAX_PORT)] = 11112
+    port: ListeningPort = 11112
     """TCP port; 0 lets the system pick a free one."""
     processes: Count = 1
-    """Number of listeners that share the port; more than one is yet to come."""
+    """Number of listener processes that share the port."""
+    reactor: Literal["streaming", "stock"] = "streaming"
+    """How associations are served: by the node itself, or by pynetdicom, which is slower."""
     accept_unknown_peers: bool = False
     """Whether anyone may associate; otherwise only the peers below."""
+    max_associations: Count = 256
+    """Number of associations that may be open at once, over all listener processes."""
+    max_associations_per_peer: Count = 64
+    """The same for one peer; all unknown peers together count as one."""
+    max_pdu_kib: Annotated[int, Field(ge=4, le=1024)] = 128
+    """Longest PDU in KiB: what the node announces, and takes."""
+    max_instance_gib: Positive = 8.0
+    """Longest instance in GiB; a longer one is refused."""
+    idle_s: Positive = 300.0
+    """Seconds without a byte after which an association is aborted."""
+
+
+class Tls(_Table):
+    """Secure associations (PS3.15 B.12): those taken, on a port of their own, and those asked for.
+
+    The files are PEM. They may be replaced while the node runs: the next association uses them.
+    """
+
+    port: ListeningPort | None = None
+    """TCP port for secure associations; left out, none are taken. 0 lets the system pick one."""
+    certificate: AnchoredPath | None = None
+    """File with the certificate of the node, then those that lead to its issuer."""
+    key: AnchoredPath | None = None
+    """File with the private key of that certificate."""
+    key_password_file: AnchoredPath | None = None
+    """File with the password of the key, and nothing else."""
+    ca: AnchoredPath | None = None
+    """File with the certificates of who signs the peers'; left out, peers that the node calls are
+    checked against those that the system trusts."""
+    client_certificates: Literal["required", "none"] = "required"
+    """Whether who calls on the secure port must show a certificate signed by `ca`."""
 
 
 class Database(_Table):
@@ -158,7 +114,7 @@ class Database(_Table):
     def _complete(cls, value: str, info: ValidationInfo) -> str:
         return url.database(
             value,
-            absolute=lambda path: _from_folder(path, info),
+            absolute=lambda path: from_folder(path, info),
             password_file=_password_file(info),
         )
 
@@ -184,10 +140,21 @@ def _password_file(info: ValidationInfo) -> Path | None:
     return file
 
 
+class Disk(_Table):
+    """How much room is left on the disk of `data_dir`, and how it is kept free."""
+
+    min_free_gib: NotNegative = 2.0
+    """Free space in GiB below which new studies are refused; those that have begun go on."""
+    floor_gib: NotNegative = 0.5
+    """Free space in GiB below which everything is refused."""
+    keep_delivered_days: Positive | None = None
+    """Days after which a study that ended is removed; left out, nothing ever is."""
+
+
 class Worker(_Table):
     """How models run."""
 
-    device: Annotated[str, AfterValidator(_device)] = "auto"
+    device: Device = "auto"
     """auto, cpu, or cuda:0; a named device that is absent refuses to start."""
     slots: Count = 1
     """Number of models that run at once on this machine."""
@@ -215,19 +182,99 @@ class Deliver(_Table):
     """Seconds before the second attempt; each wait after it is twice the one before."""
     retry_max_s: Positive = 600.0
     """Longest wait in seconds between two attempts."""
+    commitment_s: Positive = 120.0
+    """Seconds after which a storage commitment that is not answered is asked for again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where an application entity is called.
+
+    Attributes:
+        tls: Whether it is called with TLS.
+        tls_name: The name that its certificate must bear; "" where any will do.
+    """
+
+    ae_title: str
+    host: str
+    port: int
+    tls: bool
+    tls_name: str
+
+
+class Endpoint(_Table):
+    """Where a peer answers for one service, as far as that is not where the peer itself is."""
+
+    ae_title: AETitle | None = None
+    """AE title to call; left out, that of the peer."""
+    host: Host | None = None
+    """Name or address; left out, that of the peer."""
+    port: Port | None = None
+    """TCP port; left out, that of the peer."""
 
 
 class Peer(_Table):
     """Another application entity: it sends to the node, gets its results, or both."""
 
-    ae_title: AETitle
-    """AE title of the peer."""
-    host: Host
-    """Its name or address."""
+    ae_titles: Annotated[AETitles, Field(alias="ae_title")]
+    """AE title of the peer, or a list of those that it sends under; the first is called."""
+    hosts: Annotated[Hosts, Field(alias="host")]
+    """Its name or address, or a list of those that it sends from; the first is called."""
     port: Port | None = None
     """Its TCP port; needed to send results there."""
-    confirm: Literal["find", "none"] = "find"
-    """How a delivery is confirmed: by asking for the objects with C-FIND, or not at all."""
+    tls: bool = False
+    """Whether the node calls it with TLS, by the files of [tls]."""
+    tls_name: str | None = None
+    """Name that its certificate must bear; left out, the host that is called. "" takes every
+    certificate that `tls.ca` has signed."""
+    confirm: Literal["find", "commitment", "none"] = "find"
+    """How a delivery is confirmed: by asking for the objects with C-FIND, by Storage Commitment,
+    or not at all."""
+    max_associations: Count | None = None
+    """Number of associations that it may have open at once; left out,
+    `listen.max_associations_per_peer`."""
+    query: Endpoint | None = None
+    """Where it answers C-FIND, as far as that is elsewhere."""
+    commitment: Endpoint | None = None
+    """Where it answers and hears of Storage Commitment, as far as that is elsewhere."""
+
+    @property
+    def ae_title(self) -> str:
+        """The AE title to call."""
+        return self.ae_titles[0]
+
+    @property
+    def host(self) -> str:
+        """The name or address to call."""
+        return self.hosts[0]
+
+    @property
+    def storage_at(self) -> Address | None:
+        """Where objects are sent; `None` where the peer gives no port."""
+        return self._at(None)
+
+    @property
+    def query_at(self) -> Address | None:
+        """Where C-FIND is sent; `None` where neither `query` nor the peer gives a port."""
+        return self._at(self.query)
+
+    @property
+    def commitment_at(self) -> Address | None:
+        """Where N-ACTION and N-EVENT-REPORT are sent; `None` as with `query_at`."""
+        return self._at(self.commitment)
+
+    def _at(self, endpoint: Endpoint | None) -> Address | None:
+        given = endpoint or Endpoint()
+        host, port = given.host or self.host, given.port or self.port
+        if port is None:
+            return None
+        return Address(
+            ae_title=given.ae_title or self.ae_title,
+            host=host,
+            port=port,
+            tls=self.tls,
+            tls_name=host if self.tls_name is None else self.tls_name,
+        )
 
 
 class Model(_Table):
@@ -264,7 +311,9 @@ class Configuration(_Table):
 
     node: Node
     listen: Listen
+    tls: Tls
     database: Database
+    disk: Disk
     queue: Queue
     worker: Worker
     complete: Complete
@@ -281,7 +330,9 @@ class Configuration(_Table):
 SECTIONS: dict[str, type[BaseModel]] = {
     "node": Node,
     "listen": Listen,
+    "tls": Tls,
     "database": Database,
+    "disk": Disk,
     "queue": Queue,
     "worker": Worker,
     "complete": Complete,
@@ -289,6 +340,18 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 #: Sections that hold many tables of one kind.
 COLLECTIONS: dict[str, type[BaseModel]] = {"peers": Peer, "models": Model, "routes": Route}
+
+
+def keys(table: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The keys of a table as they are written in the file."""
+    return {about.alias or name: about for name, about in table.model_fields.items()}
+
+
+def below(table: type[BaseModel], key: str) -> type[BaseModel]:
+    """The table that stands at `key` of another one; that one itself where no table does."""
+    about = keys(table).get(key)
+    inner = get_args(about.annotation) if about else ()
+    return next((one for one in inner if isinstance(one, type) and issubclass(one, _Table)), table)
 
 
 def json_schema() -> dict[str, Any]:

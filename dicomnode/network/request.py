@@ -6,16 +6,19 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.events import Event
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.events import Event, EventHandlerType
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicomnode.archive.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.errors import Misconfigured, RetryLater
 from dicomnode.network import association, connection
+from dicomnode.network.handshake import Handshake, explained
+from dicomnode.network.tls import Certificates, Security
 
 MAX_CONTEXTS = 128  # PS3.8 7.1.1.13: their ids are the odd numbers up to 255
 
@@ -33,16 +36,67 @@ _REJECTIONS = {
 }
 
 
+class AddressEntry(Protocol):
+    """Where the configuration says that an application entity is called."""
+
+    @property
+    def ae_title(self) -> str:
+        """AE title that it answers to."""
+
+    @property
+    def host(self) -> str:
+        """Name or address."""
+
+    @property
+    def port(self) -> int:
+        """TCP port."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether it is called with TLS."""
+
+    @property
+    def tls_name(self) -> str:
+        """What its certificate must be issued for; "" where that may be anything."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where to send."""
+    """Where to send.
+
+    Attributes:
+        security: How it is called with TLS; `None` for a plain connection.
+    """
 
     ae_title: str
     host: str
     port: int
+    security: Security | None = None
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
+
+    @classmethod
+    def at(cls, address: AddressEntry, *, certificates: Certificates | None) -> Destination:
+        """The destination at an address of the configuration.
+
+        Args:
+            address: Where.
+            certificates: Needed where that is called with TLS.
+
+        Raises:
+            Misconfigured: `no-certificates` where they are needed and not given.
+        """
+        if address.tls and certificates is None:
+            raise Misconfigured("no-certificates", f"{address.ae_title} cannot be called with TLS.")
+        security = (
+            Security(certificates=certificates, name=address.tls_name)
+            if address.tls and certificates is not None
+            else None
+        )
+        return cls(
+            ae_title=address.ae_title, host=address.host, port=address.port, security=security
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,77 +121,124 @@ def requested(
     calling_ae_title: str,
     contexts: Sequence[PresentationContext],
     patience: Patience | None = None,
+    handlers: Sequence[EventHandlerType] = (),
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Iterator[Association]:
     """An association with `to`, released when the block is left, aborted when it fails.
 
     Where the peer takes none of `contexts` the association is over before it began: it has no
     accepted contexts then, and nothing can be sent on it.
 
+    Args:
+        to: The peer.
+        calling_ae_title: Our own AE title.
+        contexts: What is proposed.
+        patience: How long is waited.
+        handlers: What is done with what the peer asks of us meanwhile.
+        roles: Which of the two sides is to be what for a SOP class, where not as usual (PS3.7
+            D.3.3.4).
+
     Raises:
-        RetryLater: `peer-unreachable`, `calling-ae-title-not-recognized`,
+        RetryLater: `peer-unreachable`, `tls-failed`, `calling-ae-title-not-recognized`,
             `called-ae-title-not-recognized`, `peer-busy`, `association-rejected` or
             `association-aborted`.
+        Misconfigured: `bad-ae-title`, or `no-ca` (`Certificates.client`).
     """
-    connected = threading.Event()
-    assoc = _associate(to, calling_ae_title, contexts, patience or Patience(), connected)
-    if not connected.is_set():
-        raise _unreachable(to)
-    if not assoc.is_established and not assoc.rejected_contexts:
-        raise _failure(assoc, to, calling_ae_title)
-    try:
-        yield assoc
-    except BaseException:
+    with contextlib.closing(_Attempt(to=to, calling_ae_title=calling_ae_title)) as attempt:
+        assoc = attempt.associate(contexts, patience or Patience(), handlers=handlers, roles=roles)
+        if not assoc.is_established and not (attempt.is_connected and assoc.rejected_contexts):
+            raise attempt.failure(assoc)
+        try:
+            yield assoc
+        except BaseException:
+            if assoc.is_established:
+                assoc.abort()
+            raise
         if assoc.is_established:
-            assoc.abort()
-        raise
-    if assoc.is_established:
-        assoc.release()
+            assoc.release()
 
 
-def _associate(
-    to: Destination,
-    calling_ae_title: str,
-    contexts: Sequence[PresentationContext],
-    patience: Patience,
-    connected: threading.Event,
-) -> Association:
-    ae = AE()
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.connection_timeout = patience.connect_s
-    ae.acse_timeout = patience.acse_s
-    ae.dimse_timeout = ae.network_timeout = patience.answer_s
-    try:
-        ae.ae_title = calling_ae_title
-        return ae.associate(
-            to.host,
-            to.port,
-            contexts=list(contexts),
-            ae_title=to.ae_title,
-            max_pdu=association.MAX_PDU_LENGTH,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _on_connected, [patience.answer_s, connected])],
+class _Attempt:
+    """One attempt to get an association, and how far it came; to be closed in the end."""
+
+    def __init__(self, *, to: Destination, calling_ae_title: str) -> None:
+        self._to = to
+        self._calling_ae_title = calling_ae_title
+        self._handshake = None if to.security is None else Handshake(to.security)
+        self._connected = threading.Event()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there was a connection, secure where it has to be."""
+        return self._connected.is_set()
+
+    def associate(
+        self,
+        contexts: Sequence[PresentationContext],
+        patience: Patience,
+        *,
+        handlers: Sequence[EventHandlerType],
+        roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
+    ) -> Association:
+        """Ask for the association."""
+        to = self._to
+        ae = AE()
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        ae.connection_timeout = patience.connect_s
+        ae.acse_timeout = patience.acse_s
+        ae.dimse_timeout = ae.network_timeout = patience.answer_s
+        on_connected = (evt.EVT_CONN_OPEN, self._on_connected, [patience.answer_s])
+        try:
+            ae.ae_title = self._calling_ae_title
+            return ae.associate(
+                to.host,
+                to.port,
+                contexts=list(contexts),
+                ae_title=to.ae_title,
+                max_pdu=association.MAX_PDU_LENGTH,
+                evt_handlers=[on_connected, *handlers],
+                ext_neg=[*roles],
+                tls_args=None if self._handshake is None else self._handshake.arguments,
+            )
+        except OSError as error:  # its name does not resolve
+            raise self._unreachable() from error
+        except (TypeError, ValueError) as error:
+            raise Misconfigured(
+                "bad-ae-title",
+                f"{self._calling_ae_title!r} or {to.ae_title!r} is no AE title: {error}.",
+            ) from error
+
+    def _on_connected(self, event: Event, timeout_s: float) -> None:
+        connection.set_up(event.assoc, timeout_s=timeout_s)
+        self._connected.set()
+
+    def failure(self, assoc: Association) -> RetryLater:
+        """Why there is no association."""
+        to, reply = self._to, assoc.acceptor.primitive
+        if self._handshake is not None and self._handshake.failure is not None:
+            return RetryLater("tls-failed", f"{to} {explained(self._handshake.failure)}.")
+        if not self.is_connected:
+            return self._unreachable()
+        if assoc.is_rejected and isinstance(reply, A_ASSOCIATE):
+            return _rejected(reply, to, self._calling_ae_title)
+        doubt = "Is it a DICOM node?"
+        if to.security is not None:
+            doubt = "Is it a DICOM node, and does it trust our certificate?"
+        return RetryLater(
+            "association-aborted", f"{to} took the connection and no association. {doubt}"
         )
-    except OSError as error:  # its name does not resolve
-        raise _unreachable(to) from error
-    except (TypeError, ValueError) as error:
-        raise Misconfigured(
-            "bad-ae-title", f"{calling_ae_title!r} or {to.ae_title!r} is no AE title: {error}."
-        ) from error
 
+    def close(self) -> None:
+        """Let go of the connection, which is over."""
+        if self._handshake is not None:
+            self._handshake.close()
 
-def _on_connected(event: Event, timeout_s: float, connected: threading.Event) -> None:
-    connection.set_up(event.assoc, timeout_s=timeout_s)
-    connected.set()
-
-
-def _failure(assoc: Association, to: Destination, calling_ae_title: str) -> RetryLater:
-    reply = assoc.acceptor.primitive
-    if assoc.is_rejected and isinstance(reply, A_ASSOCIATE):
-        return _rejected(reply, to, calling_ae_title)
-    return RetryLater(
-        "association-aborted",
-        f"{to} took the connection and no association. Is it a DICOM node?",
-    )
+    def _unreachable(self) -> RetryLater:
+        return RetryLater(
+            "peer-unreachable",
+            f"Nothing answers at {self._to}. Is it running, and are host and port right?",
+        )
 
 
 def _rejected(reply: A_ASSOCIATE, to: Destination, calling_ae_title: str) -> RetryLater:
@@ -147,9 +248,3 @@ def _rejected(reply: A_ASSOCIATE, to: Destination, calling_ae_title: str) -> Ret
     )
     why = why.format(calling=calling_ae_title, called=to.ae_title)
     return RetryLater(reason, f"{to} rejected the association: {why}.")
-
-
-def _unreachable(to: Destination) -> RetryLater:
-    return RetryLater(
-        "peer-unreachable", f"Nothing answers at {to}. Is it running, and are host and port right?"
-    )

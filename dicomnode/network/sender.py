@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from pydicom import Dataset
 from pynetdicom import build_context
@@ -39,22 +38,6 @@ _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"  # PS3.3 F: the DICOMDIR
 
 _DESTINATION = re.compile(r"(?P<ae>[^@]{1,16})@(\[(?P<v6>.+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d+)")
 _PORTS = range(1, 65536)
-
-
-class PeerEntry(Protocol):
-    """What the configuration says of one peer."""
-
-    @property
-    def ae_title(self) -> str:
-        """AE title that it answers to."""
-
-    @property
-    def host(self) -> str:
-        """Name or address."""
-
-    @property
-    def port(self) -> int | None:
-        """TCP port, where it listens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,16 +203,12 @@ def _no_answer(to: Destination) -> RetryLater:
     return RetryLater("no-answer", f"{to} stopped answering in the middle of an association.")
 
 
-def echo(peer: PeerEntry, *, calling_ae_title: str, timeout_s: float = 5) -> None:
+def echo(to: Destination, *, calling_ae_title: str, timeout_s: float = 5) -> None:
     """Verify that a peer answers (C-ECHO, PS3.4 Annex A).
 
     Raises:
         RetryLater: As `send`; `echo-refused` where it answers something else than success.
-        Misconfigured: `no-port`.
     """
-    if peer.port is None:
-        raise Misconfigured("no-port", f"{peer.ae_title} has no port to reach it at.")
-    to = Destination(ae_title=peer.ae_title, host=peer.host, port=peer.port)
     patience = Patience(connect_s=timeout_s, acse_s=timeout_s, answer_s=timeout_s)
     contexts = [build_context(_VERIFICATION, [elements.IMPLICIT_VR_LITTLE_ENDIAN])]
     with requested(

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from certificates import Authority, Issued
 from pynetdicom import AE, evt
 
 from dicomnode import bundle, check
-from dicomnode.check import place
 from dicomnode.config import Problem
 
 HOST = "127.0.0.1"
+GIB = 1024**3
 
 LISTEN = '[listen]\nhost = "127.0.0.1"\nport = 0\n'
 PACS = '[peers.pacs]\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 4242\n'
@@ -90,7 +91,7 @@ def brain(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is free on the disk of the test machine is no matter of these tests."""
-    usage = SimpleNamespace(free=place.MIN_FREE_BYTES)
+    usage = SimpleNamespace(free=2 * GIB)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
 
 
@@ -162,21 +163,27 @@ def test_a_database_file_that_is_a_folder_is_an_error(
 def test_a_nearly_full_disk_is_a_warning(
     found: Check, brain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = SimpleNamespace(free=place.MIN_FREE_BYTES - 1)
+    usage = SimpleNamespace(free=2 * GIB - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     problem = found(SOUND)["node.data_dir"]
     assert (problem.level, problem.code) == ("warning", "disk-nearly-full")
+    assert found("[disk]\nmin_free_gib = 1.5\n" + SOUND) == {}
 
 
 def test_a_port_that_needs_a_privilege_is_a_warning(
     found: Check, brain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    bind = socket.socket.bind
+
+    def refuse(probe: socket.socket, address: tuple[str, int]) -> None:
+        if address[1] == 104:
+            raise PermissionError(13, "Permission denied")
+        bind(probe, address)
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
-    problem = found(SOUND.replace("port = 0", "port = 104"))["listen.port"]
-    assert (problem.level, problem.code) == ("warning", "privileged-port")
+    (problem,) = found(SOUND.replace("port = 0", "port = 104")).values()
+    assert (problem.path, problem.level) == ("listen.port", "warning")
+    assert problem.code == "privileged-port"
 
 
 def test_an_address_that_is_not_of_this_machine_is_an_error(found: Check, brain: Path) -> None:
@@ -202,6 +209,69 @@ def test_a_port_in_use_is_no_problem_since_the_node_may_be_running(
     with socket.create_server((HOST, 0)) as running:
         port = running.getsockname()[1]
         assert found(SOUND.replace("port = 0", f"port = {port}")) == {}
+
+
+# ── Certificates ────────────────────────────────────────────────────────────────────────────────
+
+
+def tls(ours: Issued, authority: Authority) -> str:
+    return (
+        f'[tls]\nport = 0\ncertificate = "{ours.certificate}"\nkey = "{ours.key}"\n'
+        f'ca = "{authority.certificate}"\n'
+    )
+
+
+def test_certificates_that_are_sound_are_no_problem(
+    found: Check, brain: Path, authority: Authority
+) -> None:
+    assert found(SOUND + tls(authority.issue("node"), authority)) == {}
+
+
+def test_each_file_of_tls_that_is_missing_is_an_error(found: Check, brain: Path) -> None:
+    files = 'certificate = "a"\nkey = "b"\nkey_password_file = "c"\nca = "d"\n'
+    problems = found(SOUND + "[tls]\n" + files)
+    assert {path: problem.code for path, problem in problems.items()} == dict.fromkeys(
+        ("tls.certificate", "tls.key", "tls.key_password_file", "tls.ca"), "tls-file-missing"
+    )
+
+
+def test_a_key_of_another_certificate_is_an_error(
+    found: Check, brain: Path, authority: Authority
+) -> None:
+    mixed = Issued(
+        certificate=authority.issue("node").certificate, key=authority.issue("other").key
+    )
+    problem = found(SOUND + tls(mixed, authority))["tls.key"]
+    assert problem.code == "key-unusable"
+    assert "is not the key of" in problem.message
+
+
+def test_a_certificate_without_its_key_is_told_once(
+    found: Check, brain: Path, authority: Authority
+) -> None:
+    certificate = authority.issue("node").certificate
+    assert set(found(SOUND + f'[tls]\ncertificate = "{certificate}"\n')) == {"tls.certificate"}
+
+
+@pytest.mark.parametrize(
+    ("days", "code"), [(-1, "certificate-expired"), (20, "certificate-expires-soon")]
+)
+def test_a_certificate_that_ends_is_a_warning(
+    found: Check, brain: Path, authority: Authority, days: int, code: str
+) -> None:
+    (problem,) = found(SOUND + tls(authority.issue("node", days=days), authority)).values()
+    assert (problem.path, problem.level) == ("tls.certificate", "warning")
+    assert problem.code == code
+
+
+def test_a_key_that_everybody_can_read_is_a_warning(
+    found: Check, brain: Path, authority: Authority
+) -> None:
+    ours = authority.issue("node")
+    ours.key.chmod(0o644)
+    (problem,) = found(SOUND + tls(ours, authority)).values()
+    assert (problem.path, problem.level) == ("tls.key", "warning")
+    assert problem.code == "key-open-to-all"
 
 
 # ── Who may come, where it goes ─────────────────────────────────────────────────────────────────
@@ -323,6 +393,22 @@ def test_destinations_that_refuse_or_are_away_are_errors_when_live(
     problems = found(text, live=True)
     assert set(problems) == {"peers.pacs", "peers.other"}
     assert {problem.level for problem in problems.values()} == {"error"}
+
+
+def test_each_place_where_a_peer_is_called_is_asked_once(
+    found: Check, brain: Path, pacs_port: int, free_port: int
+) -> None:
+    text = SOUND.replace("4242", str(pacs_port)).replace(
+        MODEL, f"query = {{ port = {free_port} }}\ncommitment = {{ port = {pacs_port} }}\n" + MODEL
+    )
+    assert set(found(text, live=True)) == {"peers.pacs.query"}
+
+
+def test_a_destination_without_tls_that_is_called_with_it_is_an_error_when_live(
+    found: Check, brain: Path, pacs_port: int
+) -> None:
+    text = SOUND.replace("4242", f"{pacs_port}\ntls = true")
+    assert found(text, live=True)["peers.pacs"].code == "tls-failed"
 
 
 def test_a_broker_and_a_database_server_that_are_away_are_errors_when_live(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from dicomnode import config, matcher
-from dicomnode.config import Configuration, ConfigurationError, Problem
-from dicomnode.config.tree import COLLECTIONS, SECTIONS
+from dicomnode.config import Address, Configuration, ConfigurationError, Endpoint, Problem
+from dicomnode.config.tree import COLLECTIONS, SECTIONS, keys
 from dicomnode.errors import Misconfigured
 from dicomnode.job import Priority
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
+TLS = '[tls]\nport = 2762\ncertificate = "node.crt"\nkey = "node.key"\nca = "ca.crt"\n'
 PACS = '[peers.pacs]\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 4242\n'
 MODEL = '[models.brain]\nbundle = "models/brain"\n'
 
@@ -72,6 +74,15 @@ def test_an_empty_file_has_a_value_for_every_key(write: Write, tmp_path: Path) -
     assert configuration.worker.attempts == 3
     assert configuration.deliver.retry_s == 5
     assert configuration.deliver.retry_max_s == 600
+    assert configuration.listen.reactor == "streaming"
+    assert configuration.listen.max_associations == 256
+    assert configuration.listen.max_associations_per_peer == 64
+    assert configuration.listen.max_pdu_kib == 128
+    assert configuration.tls.port is None
+    assert configuration.tls.client_certificates == "required"
+    assert configuration.disk.min_free_gib == 2
+    assert configuration.disk.floor_gib == 0.5
+    assert configuration.disk.keep_delivered_days is None
     assert configuration.routes == ()
 
 
@@ -126,6 +137,51 @@ def test_an_absolute_database_path_stays_as_it_is(write: Write) -> None:
     assert config.load(path, {}).database.url == "sqlite:////srv/rows.db"
 
 
+def test_a_peer_is_one_title_at_one_host_or_several_of_either(write: Write) -> None:
+    text = PACS + '[peers.ct1]\nae_title = ["CT1", " CT1_B "]\nhost = ["10.0.0.5", "ct1-b"]\n'
+    peers = config.load(write(text), {}).peers
+    assert (peers["pacs"].ae_titles, peers["pacs"].hosts) == (("PACS",), ("127.0.0.1",))
+    assert (peers["pacs"].ae_title, peers["pacs"].host) == ("PACS", "127.0.0.1")
+    assert (peers["ct1"].ae_titles, peers["ct1"].hosts) == (
+        ("CT1", "CT1_B"),
+        ("10.0.0.5", "ct1-b"),
+    )
+    assert (peers["ct1"].ae_title, peers["ct1"].host) == ("CT1", "10.0.0.5")
+
+
+def test_a_peer_answers_each_service_where_it_does_all_others_unless_told(write: Write) -> None:
+    text = PACS + (
+        "tls = true\n"
+        'query = { ae_title = "PACS_Q", host = "10.0.0.6", port = 104 }\n'
+        "commitment = { port = 105 }\n"
+    )
+    peer = config.load(write(text), {}).peers["pacs"]
+    assert peer.storage_at == Address(
+        ae_title="PACS", host="127.0.0.1", port=4242, tls=True, tls_name="127.0.0.1"
+    )
+    assert peer.query_at == Address(
+        ae_title="PACS_Q", host="10.0.0.6", port=104, tls=True, tls_name="10.0.0.6"
+    )
+    assert peer.commitment_at == replace(peer.storage_at, port=105)
+
+
+def test_a_peer_without_a_port_is_called_only_where_a_service_has_one(write: Write) -> None:
+    text = PORTLESS + 'commitment = { port = 104 }\ntls_name = "ct1.example"\n'
+    peer = config.load(write(text), {}).peers["ct1"]
+    assert peer.storage_at is None
+    assert peer.query_at is None
+    assert peer.commitment_at == Address(
+        ae_title="CT1", host="10.0.0.5", port=104, tls=False, tls_name="ct1.example"
+    )
+
+
+def test_the_files_of_tls_start_from_the_folder_of_the_file(write: Write, tmp_path: Path) -> None:
+    tls = config.load(write(TLS), {}).tls
+    assert tls.port == 2762
+    assert (tls.certificate, tls.key) == (tmp_path / "node.crt", tmp_path / "node.key")
+    assert tls.ca == tmp_path / "ca.crt"
+
+
 def test_the_tree_is_frozen(write: Write) -> None:
     configuration = config.load(write(""), {})
     with pytest.raises(ValidationError, match="frozen"):
@@ -167,6 +223,10 @@ def test_the_environment_overrides_keys_of_every_kind(write: Write, tmp_path: Pa
         "DICOMNODE__COMPLETE__QUIET_S": "0.5",
         "DICOMNODE__NODE__DATA_DIR": "other",
         "DICOMNODE__PEERS__PACS__HOST": "10.0.0.9",
+        "DICOMNODE__PEERS__PACS__AE_TITLE": '["PACS", "PACS_B"]',
+        "DICOMNODE__PEERS__PACS__COMMITMENT": "{ port = 105 }",
+        "DICOMNODE__TLS__CLIENT_CERTIFICATES": "none",
+        "DICOMNODE__DISK__FLOOR_GIB": "1.5",
         "DICOMNODE__MODELS__BRAIN__BUNDLE": '"quoted"',
         "DICOMNODE__ROUTES__0__PRIORITY": "stat",
         "DICOMNODE__ROUTES__0__SEND_TO": '["pacs"]',
@@ -179,7 +239,11 @@ def test_the_environment_overrides_keys_of_every_kind(write: Write, tmp_path: Pa
     assert configuration.worker.device == "cuda:1"
     assert configuration.complete.quiet_s == 0.5
     assert configuration.node.data_dir == tmp_path / "other"
-    assert configuration.peers["pacs"].host == "10.0.0.9"
+    assert configuration.peers["pacs"].hosts == ("10.0.0.9",)
+    assert configuration.peers["pacs"].ae_titles == ("PACS", "PACS_B")
+    assert configuration.peers["pacs"].commitment == Endpoint(port=105)
+    assert configuration.tls.client_certificates == "none"
+    assert configuration.disk.floor_gib == 1.5
     assert configuration.models["brain"].bundle == tmp_path / "quoted"
     assert configuration.routes[0].priority is Priority.STAT
 
@@ -198,6 +262,8 @@ def test_the_environment_of_the_process_is_the_one_that_is_read(
         ("DICOMNODE__LISTEN__PROT", '"port"'),
         ("DICOMNODE__PEERS__PCS__PORT", '"pacs"'),
         ("DICOMNODE__PEERS__PACS__PRT", '"port"'),
+        ("DICOMNODE__PEERS__PACS__HOSTS", '"host"'),
+        ("DICOMNODE__DISK__FLOOR", '"floor_gib"'),
         ("DICOMNODE__ROUTES__1__NAME", "Known are: 0"),
         ("DICOMNODE__LISTEN", "DICOMNODE__LISTEN__KEY"),
         ("DICOMNODE__PEERS__PACS", "DICOMNODE__PEERS__NAME__KEY"),
@@ -251,6 +317,16 @@ def test_an_override_of_what_is_no_table_leaves_that_fault_to_be_reported(write:
         ('[listen]\nhost = ""\n', "listen.host", "machine alone"),
         ('[listen]\nhost = "a..b"\n', "listen.host", "machine alone"),
         ('[listen]\nhost = "10.0.0.5:104"\n', "listen.host", "machine alone"),
+        ("[listen]\nmax_associations = 0\n", "listen.max_associations", "1"),
+        ("[listen]\nmax_pdu_kib = 2\n", "listen.max_pdu_kib", "4"),
+        ("[listen]\nmax_pdu_kib = 2048\n", "listen.max_pdu_kib", "1024"),
+        ("[listen]\nmax_instance_gib = 0\n", "listen.max_instance_gib", "greater than 0"),
+        ("[listen]\nidle_s = 0\n", "listen.idle_s", "greater than 0"),
+        ('[listen]\nreactor = "fast"\n', "listen.reactor", "'streaming' or 'stock'"),
+        (TLS.replace("2762", "70000"), "tls.port", "65535"),
+        ('[tls]\nclient_certificates = "some"\n', "tls.client_certificates", "'none'"),
+        ("[disk]\nkeep_delivered_days = 0\n", "disk.keep_delivered_days", "greater than 0"),
+        ("[disk]\nmin_free = 2\n", "disk.min_free", '"min_free_gib"'),
         ("listen = 5\n", "listen", "a table, not a whole number"),
         ("[node]\ndata_dir = 5\n", "node.data_dir", "text in quotes"),
         ('[node]\ndata_dir = "~/data"\n', "node.data_dir", "~"),
@@ -263,7 +339,17 @@ def test_an_override_of_what_is_no_table_leaves_that_fault_to_be_reported(write:
         ("[peers]\npacs = 5\n", "peers.pacs", "a table"),
         ('[peers.pacs]\nae_title = "A"\n', "peers.pacs.host", "required"),
         ('[peers.pacs]\nae_title = "A"\nhst = "h"\n', "peers.pacs.hst", '"host"'),
-        (PACS + 'confirm = "fnd"\n', "peers.pacs.confirm", "'find' or 'none'"),
+        (PACS + 'confirm = "fnd"\n', "peers.pacs.confirm", "'commitment' or 'none'"),
+        (PACS.replace('"PACS"', "5"), "peers.pacs.ae_title", "text in quotes"),
+        (PACS.replace('"PACS"', "[]"), "peers.pacs.ae_title", "empty"),
+        (PACS.replace('"PACS"', '["PACS", ""]'), "peers.pacs.ae_title[1]", "AE title"),
+        (PACS.replace('"127.0.0.1"', '""'), "peers.pacs.host", "machine alone"),
+        (PACS.replace('"127.0.0.1"', '["a:1"]'), "peers.pacs.host[0]", "machine alone"),
+        (PACS + "query = 104\n", "peers.pacs.query", "a table"),
+        (PACS + "query = { prt = 104 }\n", "peers.pacs.query.prt", '"port"'),
+        (PACS + "commitment = { port = 0 }\n", "peers.pacs.commitment.port", "1"),
+        (PACS + "max_associations = 0\n", "peers.pacs.max_associations", "1"),
+        (PACS + 'ae_titles = ["A"]\n', "peers.pacs.ae_titles", '"ae_title"'),
         (PACS.replace("4242", "0"), "peers.pacs.port", "1"),
         (PACS.replace(".pacs", '."main pacs"').replace("4242", "0"), 'peers."main pacs".port', "1"),
         ('[routes]\nname = "x"\n', "routes", "[[routes]]"),
@@ -379,11 +465,31 @@ TWIN = PACS.replace(".pacs", ".twin")
         (PACS + MODEL + route() + route(), "routes[1].name", "routes[0]"),
         (PACS + TWIN, "peers.twin", '"pacs"'),
         (
+            PACS
+            + TWIN.replace('"PACS"', '["X", "PACS"]')
+            .replace('"1', '["a", "1')
+            .replace('.1"', '.1"]'),
+            "peers.twin",
+            '"pacs"',
+        ),
+        (PORTLESS + 'confirm = "commitment"\n', "peers.ct1.confirm", "peers.ct1.port"),
+        (PORTLESS + 'query = { host = "h" }\n', "peers.ct1.query", "no port"),
+        (PORTLESS + 'commitment = { host = "h" }\n', "peers.ct1.commitment", "no port"),
+        (PACS + 'tls = true\ntls_name = ""\n', "peers.pacs.tls_name", "tls.ca"),
+        ("[disk]\nfloor_gib = 2.0\n", "disk.floor_gib", "less than disk.min_free_gib (2.0)"),
+        ("[disk]\nmin_free_gib = 0.5\n", "disk.min_free_gib", "disk.floor_gib (0.5)"),
+        (TLS.replace("2762", "11112"), "tls.port", "listen.port"),
+        ("[listen]\nport = 2762\n" + TLS, "tls.port", "listen.port"),
+        ("[tls]\nport = 2762\n", "tls.port", "tls.certificate and tls.key and tls.ca"),
+        (TLS.replace('ca = "ca.crt"\n', ""), "tls.port", "Needs tls.ca"),
+        ('[tls]\ncertificate = "node.crt"\n', "tls.certificate", "tls.key"),
+        ('[tls]\nkey = "node.key"\n', "tls.key", "tls.certificate"),
+        ('[tls]\nkey_password_file = "word"\n', "tls.key_password_file", "tls.key"),
+        (
             PACS + PACS.replace(".pacs", "." + "x" * 65).replace("PACS", "X"),
             f"peers.{'x' * 65}",
             "64",
         ),
-        ("[listen]\nprocesses = 2\n" + PACS, "listen.processes", "one process"),
     ],
 )
 def test_a_fault_of_sense_is_refused_by_its_key_path(
@@ -394,6 +500,25 @@ def test_a_fault_of_sense_is_refused_by_its_key_path(
     assert hint in problems[path].message
     with pytest.raises(ConfigurationError):
         config.load(write(text), {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TLS,
+        TLS.replace("2762", "0") + "[listen]\nport = 0\n",
+        TLS.replace("ca =", "client_certificates = 'none' #"),
+        PACS + "tls = true\n",  # the system's authorities vouch for it
+        PACS + 'tls = true\ntls_name = ""\n' + TLS,
+        PACS + 'confirm = "commitment"\n',
+        PORTLESS + "query = { port = 104 }\ncommitment = { port = 104 }\n",
+        PORTLESS + 'confirm = "commitment"\ncommitment = { port = 104 }\n',
+        PACS.replace('"PACS"', '["PACS", "PACS"]'),
+        "[listen]\nprocesses = 4\n",
+    ],
+)
+def test_what_goes_together_is_no_problem(write: Write, text: str) -> None:
+    assert found(write(text)) == {}
 
 
 def test_peers_may_share_an_ae_title_or_a_host_alone(write: Write) -> None:
@@ -492,7 +617,7 @@ def test_the_example_shows_every_key_and_says_something_of_each() -> None:
     tables: dict[str, type[BaseModel]] = {**SECTIONS, **COLLECTIONS}
     assert set(tables) == set(Configuration.model_fields)
     for section, table in tables.items():
-        assert set(table.model_fields) <= shown[section], section
+        assert set(keys(table)) <= shown[section], section
 
 
 def _keys_by_section(text: str) -> dict[str, set[str]]:

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from servers import Orthanc
-from wire.receiving import HOST, NODE, Peer, Receiver, dataset_bytes, instance, write
+from wire.receiving import HOST, NODE, Receiver, Start, dataset_bytes, instance, write
 
 from dicomnode.archive import status
 from dicomnode.errors import Misconfigured, RetryLater
@@ -130,7 +130,7 @@ def test_what_the_acceptor_keeps_is_what_the_sender_was_given(
     node: Receiver, tmp_path: Path
 ) -> None:
     paths = files(tmp_path, 4)
-    to = Destination(ae_title=NODE, host=HOST, port=node.acceptor.port)
+    to = Destination(ae_title=NODE, host=HOST, port=node.port)
     sent = sender.send(paths, to=to, calling_ae_title="CT1")
     assert [one.status for one in sent] == [status.SUCCESS] * 4
     assert node.ended().stored == 4
@@ -317,9 +317,9 @@ def test_a_wrong_ae_title_of_the_peer_is_named(pacs: Pacs, tmp_path: Path) -> No
         send(files(tmp_path, 1), wrong)
 
 
-def test_a_busy_peer_is_tried_later(node: Receiver, tmp_path: Path) -> None:
-    node.acceptor._server.ae.maximum_associations = 1
-    to = Destination(ae_title=NODE, host=HOST, port=node.acceptor.port)
+def test_a_busy_peer_is_tried_later(start: Start, tmp_path: Path) -> None:
+    node = start(max_associations=1)
+    to = Destination(ae_title=NODE, host=HOST, port=node.port)
     contexts = [request.association.accepted_contexts()[0]]
     with (
         request.requested(to, calling_ae_title="CT1", contexts=contexts),
@@ -420,21 +420,14 @@ def test_orthanc_takes_an_object_and_finds_it_again(orthanc: Orthanc, tmp_path: 
 
 def test_echo_is_answered_by_a_peer_that_knows_us(pacs: Pacs, node: Receiver) -> None:
     sender.echo(pacs.to, calling_ae_title=NODE)
-    ours = Peer(ae_title=NODE, port=node.acceptor.port)
+    ours = Destination(ae_title=NODE, host=HOST, port=node.port)
     sender.echo(ours, calling_ae_title="CT1")
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"ae_title": "OTHER"}, "called-ae-title-not-recognized"),
-        ({"port": None}, "no-port"),
-    ],
-)
-def test_echo_names_what_is_wrong(pacs: Pacs, change: dict[str, Any], reason: str) -> None:
-    peer = Peer(**{"ae_title": "PACS", "host": HOST, "port": pacs.to.port, **change})
-    with pytest.raises((RetryLater, Misconfigured), match=reason):
-        sender.echo(peer, calling_ae_title=NODE, timeout_s=2)
+def test_echo_names_what_is_wrong(pacs: Pacs) -> None:
+    wrong = Destination(ae_title="OTHER", host=HOST, port=pacs.to.port)
+    with pytest.raises(RetryLater, match="called-ae-title-not-recognized"):
+        sender.echo(wrong, calling_ae_title=NODE, timeout_s=2)
 
 
 def test_echo_fails_where_the_answer_is_a_failure(start_pacs: StartPacs) -> None:

@@ -117,7 +117,7 @@ def _job_outcome(tx: Connection, job: Job, entries: Sequence[Entry], *, data_dir
         "results": [
             {
                 "kind": one.kind,
-                "path": str(data_dir / one.path),
+                "path": str(data_dir / one.path) if one.path else "",  # removed
                 "sop_instance_uid": one.sop_instance_uid,
             }
             for one in results.of_job(tx, job.id)

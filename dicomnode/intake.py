@@ -10,15 +10,16 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
 from dicomnode import completeness, log, routing
-from dicomnode.archive import contents, decisions, index, journal, revisions
-from dicomnode.archive.arrival import Arrival, Ended, Opened, Stored, TurnedAway
+from dicomnode.archive import associations, contents, decisions, index, journal, revisions
+from dicomnode.archive.arrival import Arrival, End, Ended, Opened, Stored, TurnedAway
 from dicomnode.archive.contents import Content, Unreadable
 from dicomnode.archive.database import Database
-from dicomnode.archive.files import FileStore
+from dicomnode.archive.files import FileStore, sop_instance_uid_of
 from dicomnode.archive.jobs import JobInput
 from dicomnode.archive.journal import Kind
 from dicomnode.errors import RetryLater
@@ -97,7 +98,8 @@ class Intake:
         """
         at = self._clock()
         with self._database.write() as tx:
-            index.end_orphans(tx, at=at)
+            for orphan in associations.end_orphans(tx, at=at):
+                _record_end(tx, orphan.association, end=End.UNKNOWN, at=at, stored=orphan.stored)
             known = index.known_paths(tx)
         on_disk = set(self._store.walk())
         found = sorted(on_disk - known)
@@ -131,14 +133,26 @@ class Intake:
         if not self._backlog:
             return
         # Files are read before the transaction: nobody waits for our disk with the lock held.
-        stored = [one.path for one in self._backlog if isinstance(one, Stored)]
-        read = {path: contents.read(self._store, path) for path in stored}
+        read = {path: contents.read(self._store, path) for path in self._not_indexed()}
         with self._database.write() as tx:
             touched = self._index(tx, self._backlog, read)
         self._backlog.clear()
         now = self._clock()
         for study_instance_uid in touched:
             self._due[study_instance_uid] = now
+
+    def _not_indexed(self) -> list[str]:
+        """The files of the backlog that are to be read: of one that came again there may be a row.
+
+        Whether there is cannot be taken for granted: a listener may have died before it reported.
+        """
+        stored = [one for one in self._backlog if isinstance(one, Stored)]
+        again = {one.path: sop_instance_uid_of(one.path) for one in stored if one.repeated}
+        if not again:
+            return [one.path for one in stored]
+        with self._database.read() as tx:
+            known = index.paths_of(tx, again.values())
+        return [one.path for one in stored if again.get(one.path) not in known]
 
     def _index(
         self,
@@ -148,9 +162,12 @@ class Intake:
     ) -> set[str]:
         touched: set[str] = set()
         waiting: list[index.Received] = []
+        again = [one.path for one in arrivals if isinstance(one, Stored) and one.path not in read]
+        index.came_again(tx, [sop_instance_uid_of(path) for path in again])
         for arrival in arrivals:
             if isinstance(arrival, Stored):
-                waiting += _received(tx, arrival, read[arrival.path])
+                if arrival.path in read:
+                    waiting += _received(tx, arrival, read[arrival.path])
                 continue
             touched |= index.add(tx, waiting)
             waiting.clear()
@@ -238,7 +255,7 @@ class Intake:
         journal.write(
             tx, Kind.STUDY_COMPLETE, at=at, study=uid, revision=study.revision, because=because
         )
-        routed = routing.route(study, self._rules)
+        routed = routing.hold(routing.route(study, self._rules), _incomplete(tx, study))
         decisions.record(tx, uid, [_recorded(study, one) for one in routed.decisions])
         wanted = [_new_job(study, one) for one in routed.jobs]
         for job in wanted:
@@ -273,7 +290,7 @@ def _received(
 def _record(tx: Connection, arrival: Opened | TurnedAway | Ended) -> set[str]:
     """Write down what is no instance; returns the studies whose evidence it changes."""
     if isinstance(arrival, Opened):
-        index.open_association(tx, arrival)
+        associations.opened(tx, arrival)
         journal.write(
             tx,
             Kind.ASSOCIATION_OPENED,
@@ -298,16 +315,30 @@ def _record(tx: Connection, arrival: Opened | TurnedAway | Ended) -> set[str]:
             sop_instance=arrival.sop_instance_uid,
         )
         return set()
-    journal.write(
+    _record_end(
         tx,
-        Kind.ASSOCIATION_ENDED,
+        arrival.association,
+        end=arrival.end,
         at=arrival.at,
-        association=arrival.association,
-        end=str(arrival.end),
         stored=arrival.stored,
         refused=arrival.refused,
     )
-    return index.end_association(tx, arrival)
+    return associations.ended(tx, arrival)
+
+
+def _record_end(tx: Connection, association: str, *, end: End, at: float, **counts: Any) -> None:
+    journal.write(
+        tx, Kind.ASSOCIATION_ENDED, at=at, association=association, end=str(end), **counts
+    )
+
+
+def _incomplete(tx: Connection, study: Study) -> dict[str, str]:
+    """The series that came in part after the whole had been removed, and what to do about each."""
+    return {
+        series: f"The series was removed after its delivery, and {count} of its instances have not"
+        " come again: send the whole study."
+        for series, count in revisions.torn(tx, study.study_instance_uid).items()
+    }
 
 
 def _recorded(study: Study, decision: routing.Decision) -> decisions.Recorded:

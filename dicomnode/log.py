@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -18,11 +19,11 @@ ALLOWED_KEYS = frozenset(
         "event", "level", "timestamp", "module", "exc_info", "exception",
         "address", "ae_title", "aet_called", "aet_calling", "association", "attempt", "attempts",
         "broker", "bundle", "bytes", "chosen", "count", "database", "delay_s", "destination",
-        "detail", "device", "digest", "error", "exit_code", "files", "host", "instances", "job",
-        "kind", "limit_s", "model", "node", "outcome", "owner", "path", "peer", "pid", "port",
-        "process", "reason", "removed", "requested", "restarts", "revision", "rule", "seconds",
-        "series", "signal", "slots", "sop_class", "sop_instance", "stage", "state", "status",
-        "study", "task", "transfer_syntax", "version", "worker",
+        "detail", "device", "digest", "error", "exit_code", "files", "free_bytes", "host",
+        "instances", "job", "kind", "limit_s", "model", "node", "outcome", "owner", "path", "peer",
+        "pid", "port", "process", "reason", "removed", "requested", "restarts", "revision", "rule",
+        "seconds", "secure_port", "series", "signal", "slots", "sop_class", "sop_instance", "stage",
+        "state", "status", "study", "task", "transfer_syntax", "version", "worker",
     }
 )  # fmt: skip
 
@@ -44,10 +45,29 @@ class _AllowList:
         return event
 
 
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How this process logs: what a process that it starts is told, so that both look alike."""
+
+    level: str
+    as_json: bool
+    strict: bool
+
+
+_style = Style(level="info", as_json=False, strict=False)
+
+
+def style() -> Style:
+    """What `configure` was told last."""
+    return _style
+
+
 def configure(*, level: str = "info", as_json: bool | None = None, strict: bool = False) -> None:
     """Send logs to standard error: as JSON lines, or in colour where it is a terminal."""
+    global _style  # noqa: PLW0603 - what is configured here is the process's own as well
     if as_json is None:
         as_json = not sys.stderr.isatty()
+    _style = Style(level=level, as_json=as_json, strict=strict)
     renderer: Any = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
     )

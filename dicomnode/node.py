@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import signal
 import threading
 import time
-import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from dicomnode import bundle, log, routing
+from dicomnode.archive.arrival import Arrival
 from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
+from dicomnode.archive.retention import Retention
 from dicomnode.config import Configuration
 from dicomnode.errors import Failed, Misconfigured, NodeError
 from dicomnode.intake import Intake, Patience
-from dicomnode.network.acceptor import Acceptor
+from dicomnode.network.listeners import Listeners
+from dicomnode.network.reporter import CommitmentReporter, Pauses
+from dicomnode.network.tls import Certificates
 
 _log = log.get(__name__)
 
 LISTENING_NAME = "listening.json"
 _LOCK_NAME = "serve.lock"
+# Held by the listener processes, too: it is free once the last of an earlier life has gone.
+_LISTENERS_LOCK_NAME = "listeners.lock"
+_LAST_LISTENER_S = 30.0
+_POLL_S = 0.05
+_DAY_S = 86_400.0
 
 
 class Node:
@@ -33,7 +43,10 @@ class Node:
         self._configuration = configuration
         data_dir = configuration.node.data_dir
         data_dir.mkdir(parents=True, exist_ok=True)
-        self._only_one = _claim(data_dir)
+        self._locks = (
+            _claim(data_dir / _LOCK_NAME, within_s=0),
+            _claim(data_dir / _LISTENERS_LOCK_NAME, within_s=_LAST_LISTENER_S),
+        )
         self._listening = data_dir / LISTENING_NAME
         self._store = FileStore(data_dir)
         self._database = Database(configuration.database.url)
@@ -46,45 +59,58 @@ class Node:
             ),
             clock=time.time,
         )
-        self._acceptor = Acceptor(
-            listen=configuration.listen,
-            node_ae_title=configuration.node.ae_title,
-            peers=configuration.peers,
-            store=self._store,
+        self._retention = _retention(configuration, self._database, report=self._intake.report)
+        self._reporter = _reporter(configuration, self._database, self._store)
+        self._listeners = Listeners(
+            configuration,
             report=self._intake.report,
             clock=time.time,
-            new_association_id=lambda: uuid.uuid4().hex,
+            inherit=[lock.fileno() for lock in self._locks[1:]],
         )
         self._end = threading.Event()
         self._fault: NodeError | None = None
-        self._stop_intake = threading.Event()
+        self._stop_retention, self._stop_intake = threading.Event(), threading.Event()
+        self._retention_thread = threading.Thread(
+            target=self._retention.run, args=[self._stop_retention], name="retention"
+        )
         self._intake_thread = threading.Thread(target=self._run_intake, name="intake")
 
     @property
     def port(self) -> int:
         """The port that is listened on, also where the configuration says 0."""
-        return self._acceptor.port
+        return self._listeners.port
 
     def start(self) -> None:
         """Mend what an earlier life left, then listen."""
         self._database.migrate()
         removed = self._store.remove_partial()
+        self._retention.recover()
         self._intake.reconcile()
-        self._acceptor.start()
+        self._listeners.start()
         self._intake_thread.start()
+        self._retention_thread.start()
+        self._reporter.start()
         self._announce()
-        ae_title = self._configuration.node.ae_title
-        _log.info("listening", port=self.port, ae_title=ae_title, removed=removed)
+        _log.info(
+            "listening",
+            port=self.port,
+            secure_port=self._listeners.secure_port,
+            ae_title=self._configuration.node.ae_title,
+            removed=removed,
+        )
 
     def stop(self) -> None:
         """End associations, write down what they brought, close."""
         self._listening.unlink(missing_ok=True)
-        self._acceptor.stop()
+        self._listeners.stop()
+        self._reporter.stop()
+        self._stop_retention.set()
+        _join(self._retention_thread)
         self._stop_intake.set()
-        if self._intake_thread.ident is not None:
-            self._intake_thread.join()
+        _join(self._intake_thread)
         self._database.close()
-        self._only_one.close()
+        for lock in self._locks:
+            lock.close()
         _log.info("stopped")
 
     def run(self) -> None:
@@ -115,7 +141,15 @@ class Node:
     def _announce(self) -> None:
         """Leave a note of where we listen: for `status`, and for whoever asked for port 0."""
         draft = self._listening.with_suffix(".part")
-        draft.write_text(json.dumps({"pid": os.getpid(), "port": self.port}))
+        draft.write_text(
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "port": self.port,
+                    "secure_port": self._listeners.secure_port,
+                }
+            )
+        )
         draft.rename(self._listening)
 
 
@@ -131,17 +165,59 @@ def listening(data_dir: Path) -> int | None:
     return int(note["port"])
 
 
-def _claim(data_dir: Path) -> IO[str]:
-    """Make sure that no second receiver works on the same folder."""
-    lock = (data_dir / _LOCK_NAME).open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise Misconfigured(
-            "already-running", f"Another node works on {data_dir}. Stop it, or set node.data_dir."
-        ) from error
-    return lock
+def _claim(file: Path, *, within_s: float) -> IO[str]:
+    """Make sure that no other receiver works on the same folder; one may be at its end."""
+    lock = file.open("w")
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() < until:
+                time.sleep(_POLL_S)
+                continue
+            lock.close()
+            raise Misconfigured(
+                "already-running",
+                f"Another node works on {file.parent}. Stop it, or set node.data_dir.",
+            ) from error
+        return lock
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for its end, should it have been started."""
+    if thread.ident is not None:
+        thread.join()
+
+
+def _retention(
+    configuration: Configuration, database: Database, *, report: Callable[[Arrival], None]
+) -> Retention:
+    days = configuration.disk.keep_delivered_days
+    return Retention(
+        database,
+        configuration.node.data_dir,
+        keep_s=math.inf if days is None else days * _DAY_S,
+        clock=time.time,
+        report=report,
+    )
+
+
+def _reporter(
+    configuration: Configuration, database: Database, store: FileStore
+) -> CommitmentReporter:
+    calls_with_tls = any(peer.tls for peer in configuration.peers.values())
+    return CommitmentReporter(
+        database,
+        store,
+        configuration.peers,
+        calling_ae_title=configuration.node.ae_title,
+        pauses=Pauses(
+            first_s=configuration.deliver.retry_s, longest_s=configuration.deliver.retry_max_s
+        ),
+        clock=time.time,
+        certificates=Certificates(configuration.tls) if calls_with_tls else None,
+    )
 
 
 def _rules(configuration: Configuration) -> tuple[routing.Rule, ...]:

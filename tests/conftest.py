@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import servers
+from certificates import Authority
 
 # A fixture is offered to every test by standing in this module.
 from servers import orthanc, postgres, postgres_url, redis_server  # noqa: F401 - see above
@@ -81,6 +82,12 @@ def strict_log() -> None:
 def free_port() -> int:
     """A port on 127.0.0.1 that nobody listens on now."""
     return servers.free_port()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Signs certificates for the test."""
+    return Authority(tmp_path / "authority")
 
 
 def _stay_on_this_machine(event: str, arguments: tuple[object, ...]) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from dicomnode.errors import NodeError
 ROOT = Path(__file__).resolve().parents[1]
 HIPPOCAMPUS = ROOT / "models" / "hippocampus_mr_segmentation"
 PROGRAM = [sys.executable, "-m", "dicomnode"]
+LISTENER = "dicomnode.network.listener_process"
 
 _ASK_EVERY_S = 0.05
 
@@ -37,11 +38,12 @@ def wait_for(ask: Callable[[], T | None], *, what: str, within_s: float = 120.0)
 
 
 class RunningNode:
-    """A node with a folder of its own."""
+    """A node with a folder of its own; `command` is "serve" for the receiving half alone."""
 
-    def __init__(self, folder: Path, configuration: str) -> None:
+    def __init__(self, folder: Path, configuration: str, *, command: str = "up") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.command = command
         self.file = folder / "node.toml"
         self.file.write_text(configuration)
         self.log_file = folder / "node.log"
@@ -65,7 +67,7 @@ class RunningNode:
         """Start it, and return when it listens."""
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [*PROGRAM, "up", str(self.file)], stdout=log, stderr=log, env=_environment()
+                [*PROGRAM, self.command, str(self.file)], stdout=log, stderr=log, env=_environment()
             )
         self.wait_for_port()
 
@@ -84,24 +86,51 @@ class RunningNode:
         assert self._process is not None
         every = [self._process.pid, *descendants(self._process.pid)]
         for pid in every:
-            os.kill(pid, signal.SIGKILL)
+            # A listener ends by itself when its node is gone.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait()
         wait_for(lambda: not any(map(is_running, every)), what="the end of all processes")
 
+    def end(self) -> None:
+        """Leave nothing of it running, whatever is left of it."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                self.kill()
+            self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        assert self._process is not None
+        return self._process.pid
+
+    def processes(self, *words: str) -> list[int]:
+        """The process ids of this node's processes whose command line has all `words`."""
+        return [
+            pid
+            for pid in descendants(self.pid)
+            if set(words) <= set(command_line(pid))
+            and not set(words) <= set(command_line(_parent(pid)))
+        ]
+
     def process(self, *words: str) -> int:
         """The process id of the one process of this node whose command line has all `words`."""
-        assert self._process is not None
 
         def find() -> int | None:
-            found = [
-                pid
-                for pid in descendants(self._process.pid)  # type: ignore[union-attr] - asserted
-                if set(words) <= set(command_line(pid))
-                and not set(words) <= set(command_line(_parent(pid)))
-            ]
+            found = self.processes(*words)
             return found[0] if len(found) == 1 else None
 
         return wait_for(find, what=f"the process {' '.join(words)}")
+
+    def listeners(self, count: int = 1) -> list[int]:
+        """The process ids of its listeners, once there are so many."""
+
+        def find() -> list[int] | None:
+            found = self.processes(LISTENER)
+            return found if len(found) == count else None
+
+        return wait_for(find, what=f"{count} listeners; the log of the node:\n{self.log}")
 
     def children_of(self, pid: int) -> list[int]:
         """The processes that `pid` forked."""
@@ -132,15 +161,14 @@ class RunningNode:
 
 
 @contextmanager
-def running(folder: Path, configuration: str) -> Iterator[RunningNode]:
+def running(folder: Path, configuration: str, *, command: str = "up") -> Iterator[RunningNode]:
     """A node for the length of a block; whatever happens, nothing of it is left running."""
-    made = RunningNode(folder, configuration)
+    made = RunningNode(folder, configuration, command=command)
     made.start()
     try:
         yield made
     finally:
-        if made._process is not None and made._process.poll() is None:
-            made.kill()
+        made.end()
 
 
 def toml(

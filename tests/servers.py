@@ -37,6 +37,7 @@ _IS_THERE: dict[str, Callable[[], bool]] = {
     "orthanc-dicomweb": ORTHANC_DICOMWEB.exists,
     "dcmtk": lambda: Path("/usr/bin/storescu").exists(),  # pynetdicom brings a storescu of its own
     "dicom3tools": lambda: shutil.which("dciodvfy") is not None,
+    "openssl": lambda: shutil.which("openssl") is not None,
     "postgresql": lambda: any(POSTGRES_BIN.glob("*/bin/postgres")),
 }
 
@@ -44,6 +45,7 @@ _IS_THERE: dict[str, Callable[[], bool]] = {
 PACKAGES_OF_FIXTURE = {
     "redis_server": ("redis-server",),
     "orthanc": ("orthanc", "orthanc-dicomweb"),
+    "authority": ("openssl",),
     "postgres_url": ("postgresql",),
 }
 

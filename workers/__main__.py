@@ -16,6 +16,7 @@ from dicomnode.archive.database import Database
 from dicomnode.archive.leases import Task
 from dicomnode.config import Configuration
 from dicomnode.errors import Misconfigured, NodeError
+from dicomnode.network import tls
 from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
 from workers import app, device
 from workers.context import PerProcess, Worker, bundles
@@ -58,6 +59,7 @@ def _work(file: Path, task: Task) -> None:
         bundles=bundles(configuration) if task is Task.PREDICT else {},
         owner=f"{socket.gethostname()}:{os.getpid()}:{time.time():.0f}:{task}",
         device=_device(configuration, task),
+        certificates=tls.for_calling(configuration.tls, configuration.peers.values()),
     )
     database = Database(configuration.database.url)
     database.migrate()

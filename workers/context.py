@@ -12,6 +12,7 @@ from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
 from dicomnode.bundle import Bundle
 from dicomnode.config import Configuration
+from dicomnode.network.tls import Certificates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Context:
     Attributes:
         owner: The worker that holds the leases: host, process and start of its main process.
         device: What `[worker] device` came to: "cpu" or "cuda:N".
+        certificates: What peers are called with over TLS, where any is.
     """
 
     configuration: Configuration = field(repr=False)
@@ -29,6 +31,7 @@ class Context:
     bundles: Mapping[str, Bundle] = field(repr=False)
     owner: str
     device: str
+    certificates: Certificates | None = None
 
     @staticmethod
     def now() -> float:
@@ -43,12 +46,14 @@ class Worker:
     Attributes:
         bundles: The models that it may run; a worker that only delivers has none.
         device: What `[worker] device` came to.
+        certificates: What peers are called with over TLS, where any is.
     """
 
     configuration: Configuration = field(repr=False)
     bundles: Mapping[str, Bundle] = field(repr=False)
     owner: str
     device: str
+    certificates: Certificates | None = None
 
     def open(self) -> Context:
         """Make this process's own surroundings; connections do not survive a fork."""
@@ -59,6 +64,7 @@ class Worker:
             bundles=self.bundles,
             owner=self.owner,
             device=self.device,
+            certificates=self.certificates,
         )
 
 

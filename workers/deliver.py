@@ -1,8 +1,9 @@
-"""Results → destination: sent in order, each status checked, then found there."""
+"""Results → destination: sent in order, each status checked, then confirmed by it."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from dicomnode.archive.results import ResultFile
 from dicomnode.config import Peer
 from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
 from dicomnode.network import sender
+from dicomnode.network.request import AddressEntry, Destination
+from workers import commitment
+from workers.commitment import Awaiting
 from workers.context import Context
 
 _log = log.get(__name__)
@@ -35,7 +39,8 @@ def deliver(context: Context, delivery_id: str) -> None:
     """Make one delivery, if it is still pending: pending → sending → confirmed.
 
     A destination that is down delays and loses nothing: the delivery is pending again, with a
-    longer wait each time. One that refuses an object for good ends it as failed.
+    longer wait each time. One that has yet to commit itself to the results lets it wait for its
+    word. One that refuses an object for good ends it as failed.
     """
     with context.database.write() as tx:
         delivery = deliveries.claim(
@@ -49,6 +54,8 @@ def deliver(context: Context, delivery_id: str) -> None:
         return
     try:
         _deliver(context, delivery)
+    except Awaiting as awaiting:
+        commitment.put_off(context, delivery, awaiting)
     except RetryLater as error:
         _put_off(context, delivery, error)
     except (Failed, Misconfigured) as error:
@@ -69,12 +76,26 @@ def deliver(context: Context, delivery_id: str) -> None:
 def _deliver(context: Context, delivery: Delivery) -> None:
     peer = _peer(context, delivery)
     parcel = _parcel(context, delivery)
-    if delivery.attempts > 1 and peer.confirm == "find" and not _missing(context, peer, parcel):
-        return  # an earlier attempt got everything there and never learned it
-    for file in parcel.files:
-        _require_held(context, delivery)
-        _send(context, peer, file)
-    missing = _missing(context, peer, parcel) if peer.confirm == "find" else []
+
+    def send(files: Sequence[ResultFile]) -> None:
+        for file in files:
+            _require_held(context, delivery)
+            _send(context, peer, file)
+
+    match peer.confirm:
+        case "commitment":
+            commitment.commit(context, delivery, peer, parcel.files, send=send)
+        case "find":
+            if delivery.attempts > 1 and not _missing(context, peer, parcel):
+                return  # an earlier attempt got everything there and never learned it
+            send(parcel.files)
+            _require_listed(context, peer, parcel)
+        case "none":
+            send(parcel.files)
+
+
+def _require_listed(context: Context, peer: Peer, parcel: Parcel) -> None:
+    missing = _missing(context, peer, parcel)
     if missing:
         raise RetryLater(
             "not-found-at-destination",
@@ -90,7 +111,7 @@ def _require_held(context: Context, delivery: Delivery) -> None:
 
 def _peer(context: Context, delivery: Delivery) -> Peer:
     peer = context.configuration.peers.get(delivery.destination)
-    if peer is None or peer.port is None:
+    if peer is None or peer.storage_at is None:
         raise Misconfigured(
             "unknown-destination",
             f"The configuration has no peer {delivery.destination!r} with a port.",
@@ -98,10 +119,10 @@ def _peer(context: Context, delivery: Delivery) -> Peer:
     return peer
 
 
-def _destination(peer: Peer) -> sender.Destination:
-    if peer.port is None:
-        raise Misconfigured("no-port", f"{peer.ae_title} has no port to send to.")
-    return sender.Destination(ae_title=peer.ae_title, host=peer.host, port=peer.port)
+def _destination(context: Context, address: AddressEntry | None) -> Destination:
+    if address is None:
+        raise Misconfigured("no-port", "The destination has no port to send to.")
+    return Destination.at(address, certificates=context.certificates)
 
 
 def _parcel(context: Context, delivery: Delivery) -> Parcel:
@@ -119,10 +140,10 @@ def _send(context: Context, peer: Peer, file: ResultFile) -> None:
     _require_unchanged(path, file)
     (sent,) = sender.send(
         [path],
-        to=_destination(peer),
+        to=_destination(context, peer.storage_at),
         calling_ae_title=context.configuration.node.ae_title,
     )
-    if sent.status == status.DUPLICATE_SOP_INSTANCE and peer.confirm == "find":
+    if sent.status == status.DUPLICATE_SOP_INSTANCE and peer.confirm != "none":
         return  # it says that it has the object already: whether it does is asked afterwards
     outcome = sender.outcome(sent.status)
     said = f"{peer.ae_title} answered 0x{sent.status:04X} to {path.name}."
@@ -152,7 +173,7 @@ def _missing(context: Context, peer: Peer, parcel: Parcel) -> list[ResultFile]:
 
 def _is_listed(context: Context, peer: Peer, parcel: Parcel, file: ResultFile) -> bool:
     found = sender.find_instances(
-        _destination(peer),
+        _destination(context, peer.query_at),
         calling_ae_title=context.configuration.node.ae_title,
         study_instance_uid=parcel.study_instance_uid,
         series_instance_uid=file.series_instance_uid,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -27,9 +28,11 @@ from workers.inference import Models
 
 _log = log.get(__name__)
 
-RESULTS = "results"
 OVERLAY = "overlay.png"
 _RETRY_S = 5.0
+# Nobody makes room within seconds, and each attempt runs the model anew.
+_NO_ROOM_RETRY_S = 60.0
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 @dataclass(kw_only=True)
@@ -72,8 +75,7 @@ def predict(context: Context, models: Models, job_id: str) -> None:
     except RetryLater as error:
         _try_again(context, job, error, watch)
     except OSError as error:  # the disk is full, or a folder is away: neither is the job's fault
-        passing = RetryLater("file-system", f"{error.strerror} in the worker's data folder.")
-        _try_again(context, job, passing, watch)
+        _wait_for_disk(context, job, error, watch)
     except (Failed, Misconfigured) as error:
         _end(context, job, JobState.FAILED, error, watch)
     except Exception as error:  # noqa: BLE001 - the edge of the task: what nobody named is parked
@@ -169,7 +171,7 @@ def _folder(context: Context, job: Job) -> Iterator[Path]:
 
     Each run has its own: one that comes too late must not touch what another has recorded.
     """
-    folder = context.configuration.node.data_dir / RESULTS / job.id
+    folder = context.configuration.node.data_dir / kept_results.folder(job.id)
     folder.mkdir(parents=True, exist_ok=True)
     run = Path(tempfile.mkdtemp(prefix=f"{job.attempts}-", dir=folder))
     try:
@@ -197,7 +199,7 @@ def _kept(job: Job, result: results.Result, path: Path) -> ResultFile:
         kind=result.kind,
         sop_instance_uid=str(result.dataset.SOPInstanceUID),
         series_instance_uid=str(result.dataset.SeriesInstanceUID),
-        path=f"{RESULTS}/{job.id}/{path.parent.name}/{path.name}",
+        path=f"{kept_results.folder(job.id)}/{path.parent.name}/{path.name}",
         digest=digest,
     )
 
@@ -233,6 +235,25 @@ def _end(context: Context, job: Job, state: JobState, error: NodeError, watch: S
             timings=watch.timings,
         )
     _log.warning("job ended", job=job.id, state=str(state), reason=error.reason)
+
+
+def _wait_for_disk(context: Context, job: Job, fault: OSError, watch: Stopwatch) -> None:
+    """Put a job off; one whose results find no room costs no attempt, however often."""
+    error = RetryLater("file-system", f"{fault.strerror} in the worker's data folder.")
+    if fault.errno not in _NO_ROOM:
+        _try_again(context, job, error, watch)
+        return
+    with context.database.write() as tx:
+        moves.put_off(
+            tx,
+            job.id,
+            owner=context.owner,
+            at=context.now(),
+            not_before=context.now() + _NO_ROOM_RETRY_S,
+            reason=error.reason,
+            detail=error.detail,
+        )
+    _log.error("job waits for the disk", job=job.id, detail=error.detail, delay_s=_NO_ROOM_RETRY_S)
 
 
 def _try_again(context: Context, job: Job, error: RetryLater, watch: Stopwatch) -> None:

@@ -60,11 +60,12 @@ class WorkerLine:
 def _outcome() -> ColumnElement[str]:
     """What became of a study: the first of these that holds.
 
-    A study that is not complete, or has an open job, is in progress. One failed or held rule makes
-    it failed: it needs somebody's eye, whatever the other rules gave.
+    A study that is being received, or has an open job, is in progress. One failed or held rule
+    makes it failed: it needs somebody's eye, whatever the other rules gave. One whose files were
+    removed counts as what it was.
     """
     return case(
-        (tables.study.c.state != index.COMPLETE, literal(Outcome.IN_PROGRESS)),
+        (tables.study.c.state == index.RECEIVING, literal(Outcome.IN_PROGRESS)),
         (_has_job(*(s for s in JobState if not s.is_final)), literal(Outcome.IN_PROGRESS)),
         (_has_job(JobState.FAILED) | _is_held(), literal(Outcome.FAILED)),
         (_has_job(JobState.DELIVERED), literal(Outcome.DELIVERED)),

@@ -47,10 +47,17 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction: committed at the end of the block, rolled back on any error."""
+    def write(self, *, durable: bool = False) -> Iterator[Connection]:
+        """A transaction: committed at the end of the block, rolled back on any error.
+
+        Args:
+            durable: Whether it must survive a power cut once the block is left. PostgreSQL keeps
+                every transaction so; SQLite would lose its last ones, not more.
+        """
         with _translated(), self._engine.connect() as connection:
-            writing = connection.execution_options(dicomnode_write=True)
+            writing = connection.execution_options(
+                dicomnode_write=True, dicomnode_synchronous="FULL" if durable else "NORMAL"
+            )
             with writing.begin():
                 yield writing
 
@@ -121,5 +128,8 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:
         # A writer takes its lock at once: a reader that turns writer half-way could only fail.
-        writes = connection.get_execution_options().get("dicomnode_write", False)
+        options = connection.get_execution_options()
+        writes = options.get("dicomnode_write", False)
+        if writes:
+            connection.exec_driver_sql(f"PRAGMA synchronous={options['dicomnode_synchronous']}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

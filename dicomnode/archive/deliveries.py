@@ -82,6 +82,47 @@ def try_again(
     )
 
 
+def wait(
+    tx: Connection,
+    delivery: Delivery,
+    *,
+    owner: str,
+    at: float,
+    not_before: float,
+    reason: str,
+    detail: str,
+) -> bool:
+    """Let a delivery wait for a word of its destination: sending → pending.
+
+    Nothing went wrong, so it counts as no attempt: the pauses after a fault stay short.
+    """
+    return _move(
+        tx,
+        delivery,
+        DeliveryState.PENDING,
+        owner=owner,
+        at=at,
+        not_before=not_before,
+        reason=reason,
+        detail=detail,
+        attempts=delivery.attempts - 1,
+    )
+
+
+def hasten(tx: Connection, delivery_id: str, *, at: float) -> None:
+    """Let a delivery that waits be taken up now. One that is being made is left alone."""
+    columns = tables.delivery.c
+    tx.execute(
+        update(tables.delivery)
+        .where(
+            columns.id == delivery_id,
+            columns.state == DeliveryState.PENDING,
+            columns.not_before > at,
+        )
+        .values(not_before=at)
+    )
+
+
 def confirm(tx: Connection, delivery: Delivery, *, owner: str, at: float) -> bool:
     """The destination has everything: sending → confirmed; the last one ends the job."""
     _lock_job(tx, delivery)

@@ -1,4 +1,4 @@
-"""What was received, as rows: associations, instances, and the studies that they make."""
+"""What was received, as rows: instances, and the studies that they make."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, case, func, select, update
 
 from dicomnode.archive import tables
-from dicomnode.archive.arrival import End, Ended, Opened
+from dicomnode.archive.arrival import End
 from dicomnode.study import HeaderValue, Instance, Series, Study
 
 RECEIVING = "receiving"
 COMPLETE = "complete"
+REMOVING = "removing"
+REMOVED = "removed"
 
 # Bound parameters in one statement: SQLite allows 32,766, PostgreSQL 65,535.
 _CHUNK = 500
@@ -54,62 +56,15 @@ class Progress:
     open_associations: int
 
 
-def open_association(tx: Connection, opened: Opened) -> None:
-    """Record an association that was accepted."""
-    tx.execute(
-        tables.association.insert().values(
-            id=opened.association,
-            peer=opened.peer,
-            calling_ae_title=opened.calling_ae_title,
-            address=opened.address,
-            opened_at=opened.at,
-            stored=0,
-            refused=0,
-        )
-    )
-
-
-def end_association(tx: Connection, ended: Ended) -> set[str]:
-    """Record how an association ended.
-
-    Returns:
-        The studies that it brought instances of.
-    """
-    tx.execute(
-        update(tables.association)
-        .where(tables.association.c.id == ended.association)
-        .values(ended_at=ended.at, end=ended.end, stored=ended.stored, refused=ended.refused)
-    )
-    instance = tables.instance.c
-    return set(
-        tx.scalars(
-            select(instance.study_instance_uid)
-            .where(instance.association == ended.association)
-            .distinct()
-        )
-    )
-
-
-def end_orphans(tx: Connection, *, at: float) -> int:
-    """Close the associations that a receiver which died left open.
-
-    Returns:
-        How many there were.
-    """
-    closed = tx.execute(
-        update(tables.association)
-        .where(tables.association.c.ended_at.is_(None))
-        .values(ended_at=at, end=End.UNKNOWN)
-    )
-    return closed.rowcount
-
-
 def add(tx: Connection, received: Sequence[Received]) -> set[str]:
     """Index instances; those that are indexed already are passed by.
+
+    A study that is being removed and comes once more stays: its removal is called off.
 
     Returns:
         The studies that gained an instance: each is "receiving" (again).
     """
+    _let_stay(tx, {one.instance.study_instance_uid for one in received})
     fresh = _fresh(tx, received)
     by_study: dict[str, list[Received]] = defaultdict(list)
     for one in fresh:
@@ -120,6 +75,31 @@ def add(tx: Connection, received: Sequence[Received]) -> set[str]:
     if fresh:
         tx.execute(tables.instance.insert(), [_row(one, headers) for one in fresh])
     return set(by_study)
+
+
+def came_again(tx: Connection, sop_instance_uids: Collection[str]) -> None:
+    """Take note that instances came once more: a study of theirs that is being removed stays."""
+    instance = tables.instance.c
+    wanted = list(sop_instance_uids)
+    for start in range(0, len(wanted), _CHUNK):
+        its_study = select(instance.study_instance_uid).where(
+            instance.sop_instance_uid.in_(wanted[start : start + _CHUNK])
+        )
+        _let_stay(tx, set(tx.scalars(its_study.distinct())))
+
+
+def _let_stay(tx: Connection, study_instance_uids: Collection[str]) -> None:
+    study = tables.study.c
+    wanted = list(study_instance_uids)
+    for start in range(0, len(wanted), _CHUNK):
+        tx.execute(
+            update(tables.study)
+            .where(
+                study.state == REMOVING,
+                study.study_instance_uid.in_(wanted[start : start + _CHUNK]),
+            )
+            .values(state=COMPLETE)
+        )
 
 
 def _fresh(tx: Connection, received: Sequence[Received]) -> list[Received]:
@@ -143,7 +123,10 @@ def _touch_study(tx: Connection, study_instance_uid: str, group: Sequence[Receiv
     touched = tx.execute(
         update(tables.study)
         .where(study.study_instance_uid == study_instance_uid)
-        .values(state=RECEIVING, last_at=last_at)
+        # What several listeners report comes in no order.
+        .values(
+            state=RECEIVING, last_at=case((study.last_at > last_at, study.last_at), else_=last_at)
+        )
     )
     if not touched.rowcount:
         tx.execute(
@@ -300,8 +283,20 @@ def known_paths(tx: Connection) -> set[str]:
 
 def receiving(tx: Connection) -> list[str]:
     """The studies that are not complete."""
+    return in_state(tx, RECEIVING)
+
+
+def in_state(tx: Connection, state: str) -> list[str]:
+    """The studies that stand so."""
     columns = tables.study.c
-    return list(tx.scalars(select(columns.study_instance_uid).where(columns.state == RECEIVING)))
+    return list(tx.scalars(select(columns.study_instance_uid).where(columns.state == state)))
+
+
+def is_receiving(tx: Connection, study_instance_uid: str) -> bool:
+    """Whether something of the study has come, and more is expected."""
+    columns = tables.study.c
+    state = tx.scalar(select(columns.state).where(columns.study_instance_uid == study_instance_uid))
+    return bool(state == RECEIVING)
 
 
 def progress(tx: Connection, study_instance_uid: str) -> Progress | None:

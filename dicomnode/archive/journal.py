@@ -26,9 +26,15 @@ class Kind(StrEnum):
     UNREADABLE = "unreadable"
     ROUTING_FAILED = "routing failed"
     STUDY_COMPLETE = "study complete"
+    FILES_REMOVED = "files removed"
     JOB_CREATED = "job created"
     JOB_MOVED = "job moved"
     DELIVERY_MOVED = "delivery moved"
+    COMMITMENT_ASKED = "commitment asked"  # by a peer, of us
+    COMMITMENT_ANSWERED = "commitment answered"
+    COMMITMENT_REFUSED = "commitment refused"
+    CONFIRMATION_ASKED = "confirmation asked"  # by us, of a destination
+    CONFIRMATION_ANSWERED = "confirmation answered"
 
 
 @dataclass(frozen=True, kw_only=True)

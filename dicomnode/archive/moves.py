@@ -107,6 +107,31 @@ def try_again(
     )
 
 
+def put_off(
+    tx: Connection,
+    job_id: str,
+    *,
+    owner: str,
+    at: float,
+    not_before: float,
+    reason: str,
+    detail: str,
+) -> bool:
+    """As `try_again`, for what is no fault of the job: it counts as no attempt."""
+    return move(
+        tx,
+        job_id,
+        {JobState.PREDICTING},
+        JobState.PENDING,
+        at=at,
+        owner=owner,
+        not_before=not_before,
+        attempts=tables.job.c.attempts - 1,
+        reason=reason,
+        detail=detail,
+    )
+
+
 def end(
     tx: Connection,
     job_id: str,

@@ -10,6 +10,8 @@ from sqlalchemy import Connection, select
 from dicomnode.archive import tables
 from dicomnode.job import DeliveryState
 
+_FOLDER = "results"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResultFile:
@@ -18,8 +20,18 @@ class ResultFile:
     kind: str
     sop_instance_uid: str
     series_instance_uid: str
-    path: str  # relative to the data folder
+    path: str  # relative to the data folder; "" once it was removed
     digest: str
+
+
+def folder(job_id: str) -> str:
+    """The folder of a job's results, relative to the data folder; each run has one in it."""
+    return f"{_FOLDER}/{job_id}"
+
+
+def is_result(path: str) -> bool:
+    """Whether a path relative to the data folder is that of a result."""
+    return path.startswith(f"{_FOLDER}/")
 
 
 def of_job(tx: Connection, job_id: str) -> list[ResultFile]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from dicomnode.archive import jobs, journal, moves, tables, work
+from dicomnode.archive import index, jobs, journal, moves, tables, work
 from dicomnode.archive.jobs import JobInput
 from dicomnode.archive.journal import Kind
 from dicomnode.job import MOVES, DeliveryState, JobState, Priority
@@ -175,11 +175,42 @@ def supersede_unwanted(
 ) -> None:
     """End what came of earlier revisions and the newest one does not ask for any more.
 
+    A job whose images were removed since stands: that they are not there says nothing against it.
+
     Args:
         rules: The rules that were asked; the jobs of others are left alone.
         wanted: The ids of the jobs that were asked for.
     """
     for job in jobs.of_study(tx, study_instance_uid):
         is_past = job.state is JobState.SUPERSEDED
-        if job.rule in rules and job.id not in wanted and not is_past:
-            _supersede(tx, job, by="", at=at)
+        if job.rule not in rules or job.id in wanted or is_past or _removed(tx, job):
+            continue
+        _supersede(tx, job, by="", at=at)
+
+
+def torn(tx: Connection, study_instance_uid: str) -> dict[str, int]:
+    """The series of which something was removed and has not come again (`retention`).
+
+    Only those that a job was made of are known so well; and of a series that nothing has come again
+    of, nothing new is made.
+
+    Returns:
+        Series Instance UID → how many instances are missing.
+    """
+    missing: dict[str, int] = {}
+    for job in jobs.of_study(tx, study_instance_uid):
+        for series, gone in _removed(tx, job).items():
+            missing[series] = max(gone, missing.get(series, 0))
+    return missing
+
+
+def _removed(tx: Connection, job: jobs.Job) -> dict[str, int]:
+    """Series → how many of the instances that a job was made of are not kept any more.
+
+    What was indexed stays so until it is removed: before, there are none.
+    """
+    gone = {
+        one.series: len(set(one.instances)) - len(index.paths_of(tx, set(one.instances)))
+        for one in job.inputs.values()
+    }
+    return {series: count for of, count in gone.items() if count for series in of}

@@ -50,7 +50,8 @@ study = Table(
     metadata,
     Column("study_instance_uid", _UID, primary_key=True),
     # "receiving" until the evidence says that it is complete, then "complete"; a late instance
-    # makes it "receiving" again. `revision` counts the completions.
+    # makes it "receiving" again. `revision` counts the completions. "removing" and "removed": see
+    # `retention`.
     Column("state", String(16), nullable=False, index=True),
     Column("revision", Integer, nullable=False),
     Column("first_at", Float, nullable=False, index=True),
@@ -80,7 +81,7 @@ instance = Table(
     Column("path", String(128), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("header", JSON, nullable=False),
-    Column("association", String(64), nullable=False),  # "" when found at start
+    Column("association", String(64), nullable=False, index=True),  # "" when found at start
     Column("received_at", Float, nullable=False),
     Index("ix_instance_study_series", "study_instance_uid", "series_instance_uid"),
 )
@@ -157,6 +158,48 @@ delivery = Table(
     Column("job", String(32), ForeignKey("job.id"), nullable=False, index=True),
     Column("destination", String(64), nullable=False),
     *_work_columns(),
+)
+
+# What peers asked of us: whether we keep their objects safe (PS3.4 Annex J).
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("peer", String(64), nullable=False),  # "" for an unknown one
+    Column("calling_ae_title", String(16), nullable=False),
+    Column("transaction_uid", _UID, nullable=False),
+    Column("state", String(16), nullable=False, index=True),  # asked | checked | answered
+    Column("references", JSON, nullable=False),  # [[SOP class, SOP instance], …] until answered
+    Column("failures", JSON, nullable=False),  # [[SOP class, SOP instance, reason], …]
+    Column("checked_at", Float),
+    Column("created_at", Float, nullable=False),
+    Column("asked_at", Float, nullable=False),  # last
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", Float, nullable=False),
+    Column("answered_at", Float),
+    Index("ix_commitment_transaction", "peer", "calling_ae_title", "transaction_uid"),
+)
+
+# What we asked of destinations: whether they keep our results safe.
+confirmation = Table(
+    "confirmation",
+    metadata,
+    Column("transaction_uid", _UID, primary_key=True),
+    Column(
+        "delivery",
+        String(32),
+        # A delivery that begins anew asks anew.
+        ForeignKey("delivery.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("destination", String(64), nullable=False),
+    Column("number", Integer, nullable=False),  # the transactions of one delivery, in their order
+    Column("state", String(16), nullable=False),  # asked | lost | confirmed | failed
+    Column("references", JSON, nullable=False),
+    Column("failures", JSON, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("answered_at", Float),
 )
 
 event = Table(

@@ -16,7 +16,7 @@ made and the rule is held.
 from __future__ import annotations
 
 from dicomnode.routing.clause import INSTANCES, Clause, Origin, Outcome
-from dicomnode.routing.decision import Decided, Decision, NewJob, Routed, explain, route
+from dicomnode.routing.decision import Decided, Decision, NewJob, Routed, explain, hold, route
 from dicomnode.routing.rule import Rule, rules
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Routed",
     "Rule",
     "explain",
+    "hold",
     "route",
     "rules",
 ]

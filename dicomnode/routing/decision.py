@@ -115,6 +115,34 @@ def route(study: Study, rules: Sequence[Rule]) -> Routed:
     return Routed(decisions=tuple(decisions), jobs=tuple(jobs))
 
 
+def hold(routed: Routed, series: Mapping[str, str]) -> Routed:
+    """Withhold the jobs that would run on some series: each of their decisions says why.
+
+    Args:
+        series: Series Instance UID → one sentence for a person.
+    """
+    because: dict[tuple[str, str], str] = {}
+    for one in routed.jobs:
+        fed = [uid for uids in one.inputs.values() for uid in uids]
+        sentence = next((series[uid] for uid in fed if uid in series), "")
+        because |= {(one.rule, uid): sentence for uid in fed if sentence}
+    return Routed(
+        decisions=tuple(_withheld(one, because) for one in routed.decisions),
+        jobs=tuple(
+            one
+            for one in routed.jobs
+            if not any(uid in series for uids in one.inputs.values() for uid in uids)
+        ),
+    )
+
+
+def _withheld(decision: Decision, because: Mapping[tuple[str, str], str]) -> Decision:
+    sentence = because.get((decision.rule, decision.series_instance_uid))
+    if sentence is None:
+        return decision
+    return dataclasses.replace(decision, outcome=Outcome.HELD, detail=sentence)
+
+
 def _match(rule: Rule, study: Study) -> _Matched:
     verdicts = {
         series.series_instance_uid: {

@@ -11,6 +11,7 @@ import pytest
 
 from dicomnode.archive import (
     accounts,
+    associations,
     decisions,
     deliveries,
     index,
@@ -420,11 +421,11 @@ def test_the_evidence_knows_how_associations_ended(
 ) -> None:
     opened = Opened(association="a", peer="ct", calling_ae_title="CT", address="127.0.0.1", at=NOW)
     with database.write() as tx:
-        index.open_association(tx, opened)
+        associations.opened(tx, opened)
         index.add(tx, [received(1)])
         if end is not None:
             ended = Ended(association="a", end=end, stored=1, refused=0, at=NOW)
-            assert index.end_association(tx, ended) == {STUDY}
+            assert associations.ended(tx, ended) == {STUDY}
         progress = index.progress(tx, STUDY)
     assert progress is not None
     assert progress.ended_in_order is in_order

@@ -1,0 +1,363 @@
+"""A disk that is full, and one that fails: what was acknowledged is there, and the node goes on.
+
+The disks are real and small; whoever runs this has to have the right to mount them. root has it,
+and so has everybody for whom `unshare --map-root-user --mount` works: run pytest below that. A loop
+device needs root itself.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+
+import gate
+import pytest
+import running
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.association import Association
+from sqlalchemy import Connection, select
+
+from dicomnode.archive import files, header, index, journal, status, tables
+from dicomnode.archive.database import Database
+from dicomnode.archive.journal import Kind
+from dicomnode.errors import RetryLater
+
+MIB = 2**20
+DISK_MIB = 32
+INSTANCE_KIB = 256
+MANY = 400  # more of these instances than any disk here takes
+
+
+@contextmanager
+def mounted(target: Path, *words: str | Path) -> Iterator[Path]:
+    """A file system for the length of a block; without the right to mount, the test is skipped."""
+    target.mkdir(parents=True, exist_ok=True)
+    mount = subprocess.run(
+        ["mount", *map(str, words), str(target)], capture_output=True, check=False, text=True
+    )
+    if mount.returncode:
+        pytest.skip(f"needs the right to mount, see the module: {mount.stderr.strip()}")
+    try:
+        yield target
+    finally:
+        subprocess.run(["umount", "--lazy", str(target)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own for a node's data."""
+    size = f"size={DISK_MIB}m"
+    with mounted(tmp_path / "node" / "data", "-t", "tmpfs", "-o", size, "tmpfs") as made:
+        yield made
+
+
+def configuration(
+    folder: Path, *, min_free_mib: float = 1e-9, floor_mib: float = 0, database: str = ""
+) -> str:
+    """A receiver with these limits, or hardly any: the disk itself has to say that it is full."""
+    limits = f"min_free_gib = {min_free_mib / 1024}\nfloor_gib = {floor_mib / 1024}"
+    sections = [f"[disk]\n{limits}"]
+    if database:
+        sections.append(f'[database]\nurl = "sqlite:///{database}"')
+    model = gate.write(folder / "model")
+    return running.toml(models={"gate": model.bundle}, extra="\n\n".join(sections))
+
+
+@contextmanager
+def serving(tmp_path: Path, text: str) -> Iterator[running.RunningNode]:
+    with running.running(tmp_path / "node", text, command="serve") as node:
+        yield node
+
+
+class Modality:
+    """Sends instances, and remembers what it was told."""
+
+    def __init__(self, node: running.RunningNode) -> None:
+        self._node = node
+        self.acknowledged: dict[str, bytes] = {}
+        self.statuses: list[int] = []
+
+    @property
+    def refused(self) -> int:
+        return sum(one != status.SUCCESS for one in self.statuses)
+
+    @contextmanager
+    def associated(self) -> Iterator[Association]:
+        ae = AE("MODALITY")
+        ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+        assoc = ae.associate("127.0.0.1", self._node.port, ae_title="DICOMNODE")
+        assert assoc.is_established
+        try:
+            yield assoc
+        finally:
+            assoc.release()
+
+    def send(self, assoc: Association, study: str, number: int) -> int:
+        """Send one instance; what is not acknowledged may be sent again."""
+        instance = made(study, number)
+        answer = assoc.send_c_store(instance)
+        assert "Status" in answer
+        self.statuses.append(int(answer.Status))
+        if answer.Status == status.SUCCESS:
+            path = files.FileStore.place(instance.SOPInstanceUID)
+            self.acknowledged[path] = encoded(instance)
+        return int(answer.Status)
+
+    def send_alone(self, study: str, number: int) -> int:
+        with self.associated() as assoc:
+            return self.send(assoc, study, number)
+
+    def send_until_refused(self, assoc: Association, study: str, *, first: int = 1) -> int:
+        """The number of the instance that was refused; those before it were taken."""
+        for number in range(first, first + MANY):
+            if self.send(assoc, study, number) != status.SUCCESS:
+                assert self.statuses[-1] == status.OUT_OF_RESOURCES
+                return number
+        raise AssertionError("the disk took everything")
+
+
+def made(study: str, number: int) -> Dataset:
+    """An instance that is like no other, and the same each time."""
+    ds = Dataset()
+    ds.SOPClassUID = CTImageStorage
+    ds.SOPInstanceUID = f"{study}.1.{number}"
+    ds.Modality = "CT"
+    ds.StudyInstanceUID = study
+    ds.SeriesInstanceUID = f"{study}.1"
+    ds.InstanceNumber = number
+    ds.Rows, ds.Columns = INSTANCE_KIB, 512
+    ds.BitsAllocated = ds.BitsStored = 16
+    ds.HighBit = 15
+    ds.SamplesPerPixel = 1
+    ds.PixelRepresentation = 0
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.PixelData = ds.SOPInstanceUID.encode().ljust(64, b" ") * (INSTANCE_KIB * 16)
+    return ds
+
+
+def encoded(instance: Dataset) -> bytes:
+    bare = Dataset(instance)
+    buffer = BytesIO()
+    bare.save_as(buffer, implicit_vr=False, little_endian=True)
+    return buffer.getvalue()
+
+
+def fill(file: Path, *, leave_bytes: int = 0) -> None:
+    """Take what is free on a disk, save for so much."""
+    with file.open("ab", buffering=0) as ballast, suppress(OSError):
+        found = os.statvfs(file)
+        ballast.write(bytes(max(0, found.f_bavail * found.f_frsize - leave_bytes)))
+        while not leave_bytes:
+            ballast.write(bytes(4096))
+
+
+def on_disk(data_dir: Path) -> dict[str, bytes]:
+    """Path → data set of every stored instance."""
+    found = {}
+    for file in data_dir.glob("instances/*/*.dcm"):
+        content = file.read_bytes()
+        offset = header.read_meta(BytesIO(content)).offset
+        found[str(file.relative_to(data_dir))] = content[offset:]
+    return found
+
+
+def assert_all_acknowledged_are_there(modality: Modality, data_dir: Path) -> None:
+    assert modality.acknowledged
+    found = on_disk(data_dir)
+    assert found.keys() == modality.acknowledged.keys()
+    assert found == modality.acknowledged
+    assert list((data_dir / "incoming").iterdir()) == []
+
+
+@contextmanager
+def rows(node: running.RunningNode) -> Iterator[Database]:
+    database = Database(node.configuration.database.url)
+    yield database
+    database.close()
+
+
+def wait_until_indexed(
+    node: running.RunningNode, modality: Modality, *, refused: int | None = None
+) -> None:
+    """Return when exactly the acknowledged instances are indexed, and all refused ones noted."""
+    with rows(node) as database:
+
+        def is_indexed() -> bool:
+            try:
+                with database.read() as tx:
+                    return index.known_paths(tx) == modality.acknowledged.keys() and (
+                        kinds(tx).count(Kind.TURNED_AWAY)
+                        == (modality.refused if refused is None else refused)
+                    )
+            except RetryLater:
+                return False
+
+        running.wait_for(is_indexed, what=f"the index; the log:\n{node.log}")
+        with database.read() as tx:
+            assert Kind.FILE_MISSING not in kinds(tx)
+
+
+def kinds(tx: Connection) -> list[str]:
+    return list(tx.scalars(select(tables.event.c.kind)))
+
+
+def processes(node: running.RunningNode) -> set[int]:
+    return {node.pid, *running.descendants(node.pid)}
+
+
+def reasons(node: running.RunningNode) -> set[str]:
+    with rows(node) as database, database.read() as tx:
+        return {entry.facts["reason"] for entry in journal.refusals(tx, limit=MANY)}
+
+
+def test_a_disk_that_fills_refuses_new_studies_first_then_everything_then_takes_all_again(
+    tmp_path: Path, disk: Path
+) -> None:
+    text = configuration(tmp_path, min_free_mib=12, floor_mib=6)
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(8 * MIB))
+    with serving(tmp_path, text) as node:
+        modality, before = Modality(node), processes(node)
+        with modality.associated() as assoc:
+            modality.send(assoc, "1.1", 1)
+            refused_study = next(
+                study
+                for study in (f"1.2.{number}" for number in range(1, MANY))
+                if modality.send_alone(study, 1) != status.SUCCESS
+            )
+            assert modality.statuses[-1] == status.OUT_OF_RESOURCES
+            assert modality.send(assoc, "1.1", 2) == status.SUCCESS  # it had begun
+            last = modality.send_until_refused(assoc, "1.1", first=3)
+            assert modality.send_alone("1.3", 1) == status.OUT_OF_RESOURCES
+        assert_all_acknowledged_are_there(modality, disk)
+        wait_until_indexed(node, modality)
+        assert reasons(node) == {"disk-nearly-full", "disk-full"}
+        assert set(modality.statuses) == {status.SUCCESS, status.OUT_OF_RESOURCES}
+
+        ballast.unlink()
+        for study, number in ((refused_study, 1), ("1.3", 1), ("1.1", last), ("1.4", 1)):
+            assert modality.send_alone(study, number) == status.SUCCESS
+        assert_all_acknowledged_are_there(modality, disk)
+        wait_until_indexed(node, modality)
+        assert processes(node) == before
+        assert node.stop() == 0
+
+
+def test_a_disk_that_is_full_to_the_last_byte_loses_nothing(tmp_path: Path, disk: Path) -> None:
+    text = configuration(tmp_path, database=str(tmp_path / "node.db"))
+    ballast = disk / "ballast"
+    with serving(tmp_path, text) as node:
+        modality = Modality(node)
+        fill(ballast, leave_bytes=8 * MIB)
+        with modality.associated() as assoc:
+            last = modality.send_until_refused(assoc, "1.1")
+            fill(ballast)
+            assert modality.send(assoc, "1.1", last) == status.OUT_OF_RESOURCES
+            assert modality.send(assoc, "1.1", 1) == status.OUT_OF_RESOURCES
+            assert_all_acknowledged_are_there(modality, disk)
+            ballast.unlink()
+            for number in range(1, last + 2):
+                assert modality.send(assoc, "1.1", number) == status.SUCCESS
+        assert_all_acknowledged_are_there(modality, disk)
+        wait_until_indexed(node, modality)
+        assert reasons(node) == {"out-of-space"}
+
+
+def test_a_database_on_the_full_disk_waits_and_then_knows_everything(
+    tmp_path: Path, disk: Path
+) -> None:
+    ballast = disk / "ballast"
+    with serving(tmp_path, configuration(tmp_path)) as node:
+        modality, before = Modality(node), processes(node)
+        with modality.associated() as assoc:
+            assert modality.send(assoc, "1.1", 1) == status.SUCCESS
+            # What is refused is written down, too, until that finds no room either.
+            for number in range(2, MANY):
+                fill(ballast)
+                modality.send(assoc, "1.1", number)
+                if "intake waits" in node.log:
+                    break
+            assert "database or disk is full" in node.log
+            # Room for two instances and no more, while the database waits.
+            with ballast.open("r+b") as open_ballast:
+                open_ballast.truncate(ballast.stat().st_size - 3 * INSTANCE_KIB * 1024)
+            modality.send_until_refused(assoc, "1.2")
+        with modality.associated() as assoc:
+            fill(ballast)
+            modality.send(assoc, "1.3", 1)
+        ballast.unlink()
+        assert modality.send_alone("1.4", 1) == status.SUCCESS
+        assert_all_acknowledged_are_there(modality, disk)
+        wait_until_indexed(node, modality)
+        assert processes(node) == before
+
+
+def test_a_node_that_dies_on_a_full_disk_finds_everything_when_there_is_room(
+    tmp_path: Path, disk: Path
+) -> None:
+    ballast = disk / "ballast"
+    fill(ballast, leave_bytes=12 * MIB)
+    with serving(tmp_path, configuration(tmp_path)) as node:
+        modality = Modality(node)
+        with modality.associated() as assoc:
+            modality.send_until_refused(assoc, "1.1")
+        fill(ballast)
+        node.kill()
+        ballast.unlink()
+        node.start()
+        assert_all_acknowledged_are_there(modality, disk)
+        with rows(node) as database, database.read() as tx:
+            assert index.known_paths(tx) == modality.acknowledged.keys()
+
+
+@pytest.fixture
+def backing(tmp_path: Path) -> Iterator[Path]:
+    """A disk image that promises more than the disk below it holds, as a thin volume does."""
+    folder = tmp_path / "backing"
+    with mounted(folder, "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs"):
+        image = folder / "image"
+        with image.open("wb") as made_image:
+            made_image.truncate(4 * DISK_MIB * MIB)
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+        yield image
+
+
+def test_a_file_system_that_fails_to_sync_acknowledges_nothing_it_does_not_have(
+    tmp_path: Path, backing: Path
+) -> None:
+    """The kernel takes every byte and finds out at the sync that there is no place for it.
+
+    The file system is then mended and mounted anew, as an administrator would: what it holds is
+    what had reached the disk, not what the page cache said.
+    """
+    text = configuration(tmp_path, database=str(tmp_path / "node.db"))
+    data_dir = tmp_path / "node" / "data"
+    with mounted(data_dir, "-o", "loop", backing), serving(tmp_path, text) as node:
+        modality = Modality(node)
+        with modality.associated() as assoc:
+            last = modality.send_until_refused(assoc, "1.1")
+            for number in range(last, last + 3):
+                assert modality.send(assoc, "1.1", number) == status.OUT_OF_RESOURCES
+        running.wait_for(lambda: reasons(node), what="what was refused")
+        assert reasons(node) == {"cannot-write"}
+        assert node.stop() == 0
+    subprocess.run(["mount", "-o", f"remount,size={8 * DISK_MIB}m", backing.parent], check=True)
+    mended = subprocess.run(["e2fsck", "-f", "-y", backing], capture_output=True, check=False)
+    assert mended.returncode in {0, 1}, mended  # 1: errors were corrected
+    with mounted(data_dir, "-o", "loop", backing), serving(tmp_path, text) as node:
+        assert on_disk(data_dir).items() >= modality.acknowledged.items()
+        again = Modality(node)
+        with again.associated() as assoc:
+            for number in range(1, last + 1):
+                assert again.send(assoc, "1.1", number) == status.SUCCESS
+        assert_all_acknowledged_are_there(again, data_dir)
+        wait_until_indexed(node, modality=again, refused=modality.refused)

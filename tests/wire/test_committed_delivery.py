@@ -1,0 +1,422 @@
+"""Deliveries that are over when the destination has committed itself: asked, waited for, heard."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE, build_context, build_role, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from wire.receiving import HOST, NODE, Peer, Receiver, Start, instance, write
+
+from dicomnode import config
+from dicomnode.archive import (
+    confirmations,
+    deliveries,
+    index,
+    jobs,
+    leases,
+    moves,
+    results,
+    revisions,
+)
+from dicomnode.archive.commitments import Reference
+from dicomnode.archive.confirmations import State
+from dicomnode.archive.database import Database
+from dicomnode.archive.deliveries import Delivery
+from dicomnode.archive.files import FileStore
+from dicomnode.archive.leases import Task
+from dicomnode.job import DeliveryState, JobState, Priority
+from dicomnode.network import commitment_call, commitment_message
+from dicomnode.network.commitment import Commitments
+from dicomnode.network.commitment_message import SOP_CLASS, SOP_INSTANCE
+from dicomnode.study import Instance
+from workers import deliver
+from workers.context import Context
+
+WITHIN_S = 30
+STUDY = "1.2.3.1"
+UIDS = ["1.2.3.4.1", "1.2.3.4.2"]
+
+
+class Pacs:
+    """A destination.
+
+    Attributes:
+        stored: The SOP Instance UIDs that it was sent, in their order.
+        asked: The Action Information of each question.
+        failing: SOP Instance UID → Failure Reason of what it does not keep.
+        answers_at_once: Whether it answers on the association of the question.
+        hangs_up: Whether it aborts the association when it is asked.
+    """
+
+    def __init__(self, *, supports_commitment: bool = True) -> None:
+        self.stored: list[str] = []
+        self.asked: list[Dataset] = []
+        self.failing: dict[str, int] = {}
+        self.answers_at_once = False
+        self.hangs_up = False
+        ae = AE("PACS")
+        ae.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
+        if supports_commitment:
+            ae.add_supported_context(SOP_CLASS)
+        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._ask)]
+        self.server = ae.start_server((HOST, 0), block=False, evt_handlers=handlers)
+        self.port: int = self.server.server_address[1]
+
+    def _store(self, event: Event) -> int:
+        uid = str(event.request.AffectedSOPInstanceUID)
+        self.stored.append(uid)
+        return 0x0111 if self.stored.count(uid) > 1 else 0
+
+    def _ask(self, event: Event) -> tuple[int, None]:
+        self.asked.append(event.action_information)
+        if self.hangs_up:
+            event.assoc.abort()
+        elif self.answers_at_once:
+            threading.Thread(
+                target=self._report, args=[event.assoc, event.action_information]
+            ).start()
+        return 0, None
+
+    def _report(self, assoc: Association, asked: Dataset) -> int:
+        references = [
+            Reference(
+                sop_class_uid=item.ReferencedSOPClassUID,
+                sop_instance_uid=item.ReferencedSOPInstanceUID,
+            )
+            for item in asked.ReferencedSOPSequence
+        ]
+        failures = [
+            commitment_message.Failure(reference=one, reason=self.failing[one.sop_instance_uid])
+            for one in references
+            if one.sop_instance_uid in self.failing
+        ]
+        information = commitment_message.event_information(
+            asked.TransactionUID, references, failures
+        )
+        response, _ = assoc.send_n_event_report(
+            information, 2 if failures else 1, SOP_CLASS, SOP_INSTANCE
+        )
+        return int(response.Status)
+
+    def report(self, node: Receiver, *, question: int = -1, calling: str = "PACS") -> int:
+        """Answer a question on an association of its own; what the node says to that."""
+        assoc = AE(calling).associate(
+            HOST,
+            node.port,
+            contexts=[build_context(SOP_CLASS)],
+            ae_title=NODE,
+            ext_neg=[build_role(SOP_CLASS, scp_role=True)],
+        )
+        assert assoc.is_established
+        status = self._report(assoc, self.asked[question])
+        assoc.release()
+        return status
+
+
+class Sender:
+    """A worker with one delivery of two results."""
+
+    def __init__(self, folder: Path, pacs: Pacs, *, commitment_s: float) -> None:
+        folder.mkdir()
+        file = folder / "node.toml"
+        file.write_text(
+            f'[node]\nae_title = "{NODE}"\n'
+            f"[deliver]\nretry_s = 0.1\nretry_max_s = 0.2\ncommitment_s = {commitment_s}\n"
+            f'[peers.pacs]\nae_title = "PACS"\nhost = "{HOST}"\nport = {pacs.port}\n'
+            'confirm = "commitment"\n'
+        )
+        configuration = config.load(file, {})
+        self.database = Database(configuration.database.url)
+        self.database.migrate()
+        self.context = Context(
+            configuration=configuration,
+            database=self.database,
+            store=FileStore(configuration.node.data_dir),
+            bundles={},
+            owner="me",
+            device="",
+        )
+        self._kept = [self._result(number) for number in (1, 2)]
+        self._job = self._predicted()
+
+    def _result(self, number: int) -> results.ResultFile:
+        path = self.context.configuration.node.data_dir / f"{number}.dcm"
+        write(path, instance(number))
+        return results.ResultFile(
+            kind="seg",
+            sop_instance_uid=f"1.2.3.4.{number}",
+            series_instance_uid="1.2.3.2",
+            path=path.name,
+            digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+
+    def _predicted(self) -> str:
+        new = revisions.NewJob(
+            key="key",
+            study_instance_uid=STUDY,
+            revision=1,
+            rule="rule",
+            model="model",
+            model_digest="ab" * 32,
+            inputs={"image": jobs.JobInput(series=("1.2.3.2",), instances=("1.2.3.9",))},
+            send_to=("pacs",),
+            priority=Priority.ROUTINE,
+        )
+        now = time.time()
+        with self.database.write() as tx:
+            index.add(tx, [_received()])
+            revisions.create(tx, new, at=now)
+            moves.claim(tx, new.id, owner="me", at=now, lease_s=60)
+            moves.predicted(tx, new.id, self._kept, owner="me", at=now, timings={}, device="")
+        return new.id
+
+    @property
+    def delivery(self) -> Delivery:
+        with self.database.read() as tx:
+            (found,) = deliveries.of_job(tx, self._job)
+        return found
+
+    @property
+    def job(self) -> jobs.Job:
+        with self.database.read() as tx:
+            found = jobs.job(tx, self._job)
+        assert found is not None
+        return found
+
+    @property
+    def states(self) -> list[State]:
+        with self.database.read() as tx:
+            return [one.state for one in confirmations.of_delivery(tx, self.delivery.id)]
+
+    def is_due(self) -> bool:
+        with self.database.read() as tx:
+            return leases.anything_due(tx, Task.DELIVER, at=time.time(), resend_s=15)
+
+    def work(self) -> Delivery:
+        """Do what a worker does once the delivery is due."""
+        until = time.monotonic() + WITHIN_S
+        while not self.is_due():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        deliver.deliver(self.context, self.delivery.id)
+        return self.delivery
+
+
+def _received() -> index.Received:
+    one = Instance(
+        sop_instance_uid="1.2.3.9",
+        sop_class_uid=CTImageStorage,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        series_instance_uid="1.2.3.2",
+        study_instance_uid=STUDY,
+        digest="00",
+        path="instances/00/1.2.3.9.dcm",
+        header={},
+    )
+    return index.Received(instance=one, association="a", size=1, at=1.0)
+
+
+@pytest.fixture
+def pacs() -> Iterator[Pacs]:
+    made = Pacs()
+    yield made
+    made.server.shutdown()
+
+
+@pytest.fixture
+def sender(tmp_path: Path) -> Iterator[Callable[..., Sender]]:
+    made: list[Sender] = []
+
+    def _sender(pacs: Pacs, *, commitment_s: float = 600.0) -> Sender:
+        made.append(Sender(tmp_path / "worker", pacs, commitment_s=commitment_s))
+        return made[-1]
+
+    yield _sender
+    for one in made:
+        one.database.close()
+
+
+@pytest.fixture
+def reactor() -> str:
+    """These tests are of the worker; who serves associations is tested elsewhere."""
+    return "streaming"
+
+
+@pytest.fixture
+def listening(start: Start) -> Callable[[Sender], Receiver]:
+    """The node's receiver beside a worker: it hears the answers."""
+
+    def _listening(sender: Sender) -> Receiver:
+        ours = Commitments(
+            sender.database,
+            sender.context.store,
+            sender.context.configuration.peers,
+            clock=time.time,
+        )
+        known = {"pacs": Peer(ae_title="PACS"), "other": Peer(ae_title="OTHER")}
+        return start(peers=known, commitment=ours)
+
+    return _listening
+
+
+@pytest.fixture(autouse=True)
+def short_stay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers at once here unless a test says so: then there is nothing to stay for."""
+    if "pacs_at_once" not in request.fixturenames:
+        monkeypatch.setattr(commitment_call, "_STAY_S", 0.1)
+
+
+@pytest.fixture
+def pacs_at_once(pacs: Pacs) -> Pacs:
+    pacs.answers_at_once = True
+    return pacs
+
+
+Senders = Callable[..., Sender]
+
+
+def test_a_delivery_is_over_when_the_destination_commits_itself_at_once(
+    pacs_at_once: Pacs, sender: Senders
+) -> None:
+    worker = sender(pacs_at_once)
+    done = worker.work()
+    assert (done.state, done.attempts) == (DeliveryState.CONFIRMED, 1)
+    assert worker.job.state is JobState.DELIVERED
+    assert pacs_at_once.stored == UIDS
+    (asked,) = pacs_at_once.asked
+    assert [item.ReferencedSOPInstanceUID for item in asked.ReferencedSOPSequence] == UIDS
+    assert {item.ReferencedSOPClassUID for item in asked.ReferencedSOPSequence} == {CTImageStorage}
+
+
+def test_a_delivery_waits_for_an_answer_that_comes_on_an_association_of_the_destination(
+    pacs: Pacs, sender: Senders, listening: Callable[[Sender], Receiver]
+) -> None:
+    worker = sender(pacs)
+    node = listening(worker)
+    waiting = worker.work()
+    assert (waiting.state, waiting.reason) == (DeliveryState.PENDING, "awaiting-commitment")
+    assert waiting.attempts == 0
+    assert not worker.is_due()
+    assert worker.job.state is JobState.DELIVERING
+    assert pacs.report(node) == 0
+    assert worker.work().state is DeliveryState.CONFIRMED
+    assert pacs.stored == UIDS
+    assert len(pacs.asked) == 1
+    assert pacs.report(node) == 0  # it says so again
+
+
+def test_only_the_destination_that_was_asked_may_answer(
+    pacs: Pacs, sender: Senders, listening: Callable[[Sender], Receiver]
+) -> None:
+    worker = sender(pacs)
+    node = listening(worker)
+    worker.work()
+    assert pacs.report(node, calling="OTHER") == 0x0115
+    assert not worker.is_due()
+    assert worker.states == [State.ASKED]
+
+
+def test_a_destination_that_does_not_answer_is_asked_again_and_sent_nothing_again(
+    pacs: Pacs, sender: Senders, listening: Callable[[Sender], Receiver]
+) -> None:
+    worker = sender(pacs, commitment_s=0.3)
+    node = listening(worker)
+    assert worker.work().reason == "awaiting-commitment"
+    assert worker.work().reason == "awaiting-commitment"
+    assert len({asked.TransactionUID for asked in pacs.asked}) == 2
+    assert pacs.stored == UIDS
+    # The answer to the first question comes after all.
+    assert pacs.report(node, question=0) == 0
+    assert worker.work().state is DeliveryState.CONFIRMED
+    assert worker.states == [State.CONFIRMED, State.ASKED]
+
+
+def test_what_the_destination_does_not_keep_is_sent_again_after_a_while(
+    pacs_at_once: Pacs, sender: Senders
+) -> None:
+    pacs_at_once.failing = {UIDS[1]: 0x0112}
+    worker = sender(pacs_at_once)
+    failed = worker.work()
+    assert (failed.state, failed.reason) == (DeliveryState.PENDING, "commitment-failed")
+    assert "0x0112" in failed.detail
+    assert failed.attempts == 1
+    assert not worker.is_due()
+    pacs_at_once.failing = {}
+    assert worker.work().state is DeliveryState.CONFIRMED
+    assert pacs_at_once.stored == [*UIDS, UIDS[1]]
+    assert worker.states == [State.FAILED, State.CONFIRMED]
+
+
+def test_a_failure_that_comes_later_is_put_off_like_any_other(
+    pacs: Pacs, sender: Senders, listening: Callable[[Sender], Receiver]
+) -> None:
+    pacs.failing = {UIDS[0]: 0x0110}
+    worker = sender(pacs)
+    node = listening(worker)
+    worker.work()
+    assert pacs.report(node) == 0
+    failed = worker.work()
+    assert (failed.reason, failed.attempts) == ("commitment-failed", 1)
+    assert pacs.stored == UIDS
+    pacs.failing = {}
+    assert worker.work().reason == "awaiting-commitment"
+    assert pacs.stored == [*UIDS, UIDS[0]]
+    assert pacs.report(node) == 0
+    assert worker.work().state is DeliveryState.CONFIRMED
+
+
+@pytest.mark.parametrize("reason", [0x0119, 0x0122])
+def test_what_no_repetition_helps_ends_the_delivery(
+    pacs_at_once: Pacs, sender: Senders, reason: int
+) -> None:
+    pacs_at_once.failing = {UIDS[0]: reason}
+    worker = sender(pacs_at_once)
+    ended = worker.work()
+    assert (ended.state, ended.reason) == (DeliveryState.FAILED, "commitment-failed")
+    assert worker.job.state is JobState.FAILED
+
+
+def test_a_destination_without_the_service_fails_by_name_and_says_what_to_do(
+    sender: Senders,
+) -> None:
+    pacs = Pacs(supports_commitment=False)
+    try:
+        ended = sender(pacs).work()
+    finally:
+        pacs.server.shutdown()
+    assert (ended.state, ended.reason) == (DeliveryState.FAILED, "commitment-not-supported")
+    assert 'confirm` to "find"' in ended.detail
+
+
+def test_a_question_that_was_not_taken_is_asked_again_under_another_uid(
+    pacs_at_once: Pacs, sender: Senders
+) -> None:
+    pacs_at_once.hangs_up = True
+    worker = sender(pacs_at_once)
+    assert worker.work().reason == "no-answer"
+    pacs_at_once.hangs_up = False
+    assert worker.work().state is DeliveryState.CONFIRMED
+    assert worker.states == [State.LOST, State.CONFIRMED]
+    assert pacs_at_once.stored == UIDS
+    assert len({asked.TransactionUID for asked in pacs_at_once.asked}) == 2
+
+
+def test_a_worker_that_died_while_it_waited_asks_nothing_twice(pacs: Pacs, sender: Senders) -> None:
+    worker = sender(pacs)
+    worker.work()
+    with worker.database.write() as tx:
+        deliveries.hasten(tx, worker.delivery.id, at=time.time())
+    again: Any = worker.work()
+    assert (again.state, again.reason) == (DeliveryState.PENDING, "awaiting-commitment")
+    assert len(pacs.asked) == 1
+    assert pacs.stored == UIDS

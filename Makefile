@@ -8,10 +8,10 @@ PINS   := deploy/constraints.txt
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format
+.PHONY: help install demo test check format bench-ingest soak fuzz
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv with the node, its workers and the tools, every version pinned
 
@@ -42,3 +42,12 @@ check: install ## lint, format, types, layers, unit and property tests: about a 
 format: install ## rewrite the code as the formatter and the safe fixes of the linter want it
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+bench-ingest: install ## measure receiving beside storescp, pynetdicom and Orthanc (ARGS=--quick for less than an hour)
+	$(BIN)/python tests/bench/ingest.py $(ARGS)
+
+soak: install ## kill the receiver 200 times while senders send, and count what was lost (ARGS="--kills 20")
+	$(BIN)/python tests/soak/kills.py $(ARGS)
+
+fuzz: install ## put 100,000 spoilt conversations to the receiver: about five minutes (ARGS="--cases 1000")
+	$(BIN)/python tests/soak/fuzz.py $(ARGS)

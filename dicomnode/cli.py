@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,6 +20,7 @@ from rich.console import Console
 from dicomnode import __version__, bundle, check, config, demo, inquiry, log, render
 from dicomnode.errors import Misconfigured, NodeError
 from dicomnode.network import sender
+from dicomnode.network.tls import Certificates, Security
 from dicomnode.node import Node
 from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
 
@@ -41,6 +43,8 @@ File = Annotated[Path, typer.Argument(help="The configuration, a TOML file.")]
 FileOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 _DEFAULT_FILE = Path("node.toml")
+_TLS_CA_HELP = "Call with TLS; PEM of who has signed the peer's certificate."
+_TLS_NAME_HELP = 'What that certificate is called, if not HOST; "" for anything.'
 _STUDY_HELP = "A Study Instance UID, or its beginning."
 
 # What is piped or kept is not folded to the width of a terminal that nobody looks at.
@@ -125,9 +129,19 @@ def send(
     to: Annotated[str, typer.Option(help="AET@HOST:PORT")],
     *,
     calling: Annotated[str, typer.Option(help="Our AE title.")] = "DICOMNODE",
+    tls_ca: Annotated[Path | None, typer.Option(help=_TLS_CA_HELP)] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="Our certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    tls_name: Annotated[str | None, typer.Option(help=_TLS_NAME_HELP)] = None,
 ) -> None:
     """Send DICOM files or folders, with progress."""
-    destination = sender.parse_destination(to)
+    destination = _secured(
+        sender.parse_destination(to),
+        ca=tls_ca,
+        certificate=tls_certificate,
+        key=tls_key,
+        name=tls_name,
+    )
     files = sender.dicom_files(
         paths, skipped=lambda file, why: _err.print(f"skipped {file}: {why}", markup=False)
     )
@@ -143,6 +157,30 @@ def send(
             _err.print(f"0x{one.status:04X} {one.comment} {one.path}", markup=False)
     _out.print(f"{len(stored)} of {len(files)} files stored at {to}", markup=False)
     raise typer.Exit(0 if len(stored) == len(files) else EXIT_FAILED)
+
+
+def _secured(
+    to: sender.Destination,
+    *,
+    ca: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    name: str | None,
+) -> sender.Destination:
+    """The destination, to be called with TLS where it is said whom to trust."""
+    if ca is None:
+        if (certificate, key, name) != (None, None, None):
+            raise Misconfigured("no-ca", "Whom is to be trusted? Give --tls-ca.")
+        return to
+    files = config.Tls(
+        ca=ca.absolute(),
+        certificate=certificate.absolute() if certificate is not None else None,
+        key=key.absolute() if key is not None else None,
+    )
+    return replace(
+        to,
+        security=Security(certificates=Certificates(files), name=to.host if name is None else name),
+    )
 
 
 @app.command("demo")

@@ -75,11 +75,25 @@ def release_at(study: Study, evidence: Evidence, *, settle_s: float, quiet_s: fl
     )
 
 
-def _doubt(study: Study, evidence: Evidence) -> str | None:
+def earliest_release(evidence: Evidence, *, settle_s: float, quiet_s: float) -> float:
+    """The time before which `release_at` cannot be, whatever has come."""
+    if _doubt_of_associations(evidence) is not None:
+        return evidence.last_received + quiet_s
+    return evidence.last_received + min(settle_s, quiet_s)
+
+
+def _doubt_of_associations(evidence: Evidence) -> str | None:
     if evidence.open_associations:
         return "An association that brought instances was still open."
     if not evidence.ended_in_order:
         return "An association that brought instances did not end in order."
+    return None
+
+
+def _doubt(study: Study, evidence: Evidence) -> str | None:
+    doubt = _doubt_of_associations(evidence)
+    if doubt is not None:
+        return doubt
     for series in study.series:
         gap = gaps(series)
         if gap is not None:

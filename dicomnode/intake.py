@@ -44,6 +44,11 @@ class Patience:
     settle_s: float
     quiet_s: float
 
+    @property
+    def shortest_s(self) -> float:
+        """No study is complete sooner after something happened to it."""
+        return min(self.settle_s, self.quiet_s)
+
 
 class Intake:
     """Indexes what is received, and routes each study once it is complete."""
@@ -136,10 +141,11 @@ class Intake:
         read = {path: contents.read(self._store, path) for path in self._not_indexed()}
         with self._database.write() as tx:
             touched = self._index(tx, self._backlog, read)
+        # While a study keeps coming it is not asked for: to load it takes longer than a batch.
+        earliest = min(one.at for one in self._backlog) + self._patience.shortest_s
         self._backlog.clear()
-        now = self._clock()
         for study_instance_uid in touched:
-            self._due[study_instance_uid] = now
+            self._due[study_instance_uid] = earliest
 
     def _not_indexed(self) -> list[str]:
         """The files of the backlog that are to be read: of one that came again there may be a row.
@@ -223,26 +229,31 @@ class Intake:
 
     def _complete(self, tx: Connection, study_instance_uid: str, *, now: float) -> float | None:
         """Complete a study, or say until when it is waited for."""
+        patience = self._patience
         progress = index.progress(tx, study_instance_uid)
-        if progress is None:
+        evidence = completeness.Evidence(
+            last_received=progress.last_at,
+            last_ended=progress.last_ended,
+            ended_in_order=progress.ended_in_order,
+            open_associations=progress.open_associations,
+        )
+        earliest = completeness.earliest_release(
+            evidence, settle_s=patience.settle_s, quiet_s=patience.quiet_s
+        )
+        if earliest > now:
+            return earliest
+        received = index.study(tx, study_instance_uid)
+        if received is None:
             return None
         release = completeness.release_at(
-            progress.study,
-            completeness.Evidence(
-                last_received=progress.last_at,
-                last_ended=progress.last_ended,
-                ended_in_order=progress.ended_in_order,
-                open_associations=progress.open_associations,
-            ),
-            settle_s=self._patience.settle_s,
-            quiet_s=self._patience.quiet_s,
+            received, evidence, settle_s=patience.settle_s, quiet_s=patience.quiet_s
         )
         if release.at > now:
             return release.at
         study = Study(
             study_instance_uid=study_instance_uid,
-            revision=progress.study.revision + 1,
-            series=progress.study.series,
+            revision=received.revision + 1,
+            series=received.series,
         )
         if index.complete(
             tx, study_instance_uid, revision=study.revision, because=release.because, at=now

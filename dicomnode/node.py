@@ -1,7 +1,8 @@
-"""The receiving side: one process, built from the configuration; runs until a signal."""
+"""The receiving side: its parts, built from the configuration; runs until a signal."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -21,9 +22,9 @@ from dicomnode.archive.retention import Retention
 from dicomnode.config import Configuration
 from dicomnode.errors import Failed, Misconfigured, NodeError
 from dicomnode.intake import Intake, Patience
+from dicomnode.network import tls
 from dicomnode.network.listeners import Listeners
 from dicomnode.network.reporter import CommitmentReporter, Pauses
-from dicomnode.network.tls import Certificates
 
 _log = log.get(__name__)
 
@@ -66,6 +67,7 @@ class Node:
             report=self._intake.report,
             clock=time.time,
             inherit=[lock.fileno() for lock in self._locks[1:]],
+            mend=self._remove_partial,
         )
         self._end = threading.Event()
         self._fault: NodeError | None = None
@@ -101,7 +103,8 @@ class Node:
 
     def stop(self) -> None:
         """End associations, write down what they brought, close."""
-        self._listening.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that takes nothing keeps no node from ending
+            self._listening.unlink()
         self._listeners.stop()
         self._reporter.stop()
         self._stop_retention.set()
@@ -128,6 +131,11 @@ class Node:
             self.stop()
         if self._fault is not None:
             raise self._fault
+
+    def _remove_partial(self) -> None:
+        """Remove what a listener that died was writing; what does not go now goes at the start."""
+        with contextlib.suppress(OSError):
+            self._store.remove_partial()
 
     def _run_intake(self) -> None:
         """The edge of this thread: a receiver whose studies go nowhere must not go on receiving."""
@@ -206,7 +214,6 @@ def _retention(
 def _reporter(
     configuration: Configuration, database: Database, store: FileStore
 ) -> CommitmentReporter:
-    calls_with_tls = any(peer.tls for peer in configuration.peers.values())
     return CommitmentReporter(
         database,
         store,
@@ -216,7 +223,7 @@ def _reporter(
             first_s=configuration.deliver.retry_s, longest_s=configuration.deliver.retry_max_s
         ),
         clock=time.time,
-        certificates=Certificates(configuration.tls) if calls_with_tls else None,
+        certificates=tls.for_calling(configuration.tls, configuration.peers.values()),
     )
 
 

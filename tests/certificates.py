@@ -50,7 +50,13 @@ class Authority:
         )  # fmt: skip
 
     def issue(
-        self, name: str, *, days: int = 365, host: str = "127.0.0.1", password: str = ""
+        self,
+        name: str,
+        *,
+        days: int = 365,
+        host: str = "127.0.0.1",
+        password: str = "",
+        rsa_bits: int = 0,
     ) -> Issued:
         """A certificate for `name`.
 
@@ -59,13 +65,15 @@ class Authority:
             days: How long it is valid from now on; negative for one that has expired.
             host: The address that it is issued for; "" for none.
             password: What its key is encrypted with; "" leaves it plain.
+            rsa_bits: How long its RSA key is; 0 makes one of ECDSA.
         """
         issued = Issued(certificate=self.folder / f"{name}.crt", key=self.folder / f"{name}.key")
         request, extensions = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
         extensions.write_text(f"subjectAltName=IP:{host}\n" if host else "basicConstraints=CA:no\n")
         secret = ["-passout", f"pass:{password}"] if password else ["-nodes"]
+        new_key = ("-newkey", f"rsa:{rsa_bits}") if rsa_bits else _NEW_KEY
         _openssl(
-            "req", *_NEW_KEY, *secret, "-subj", f"/CN={name}",
+            "req", *new_key, *secret, "-subj", f"/CN={name}",
             "-keyout", issued.key, "-out", request,
         )  # fmt: skip
         _openssl(

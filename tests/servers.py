@@ -38,6 +38,7 @@ _IS_THERE: dict[str, Callable[[], bool]] = {
     "dcmtk": lambda: Path("/usr/bin/storescu").exists(),  # pynetdicom brings a storescu of its own
     "dicom3tools": lambda: shutil.which("dciodvfy") is not None,
     "openssl": lambda: shutil.which("openssl") is not None,
+    "e2fsprogs": lambda: Path("/sbin/mkfs.ext4").exists(),
     "postgresql": lambda: any(POSTGRES_BIN.glob("*/bin/postgres")),
 }
 

@@ -39,10 +39,11 @@ class Awaiting(RetryLater):
     """
 
     def __init__(self, asked: Confirmation, *, commitment_s: float) -> None:
+        doubt = "" if asked.number == 1 else " Does it know this node's AE title, host and port?"
         super().__init__(
             "awaiting-commitment",
-            f"{asked.destination} has the results and has yet to commit itself to them (question "
-            f"{asked.number}).",
+            f"{asked.destination} has the results and was asked to commit itself to them, "
+            f"{asked.number} times so far.{doubt}",
         )
         self.transaction_uid = asked.transaction_uid
         self.not_before = asked.asked_at + commitment_s

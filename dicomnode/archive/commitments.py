@@ -28,6 +28,9 @@ class State(StrEnum):
     ANSWERED = "answered"
 
 
+_OPEN = (State.ASKED, State.CHECKED)
+
+
 class FailureReason(IntEnum):
     """Why an object is not committed: Failure Reason (0008,1197), PS3.3 C.14.1.1."""
 
@@ -209,7 +212,7 @@ def request(tx: Connection, request_id: str) -> Request | None:
     """A request that waits for its answer, or `None`."""
     columns = tables.commitment.c
     row = tx.execute(
-        select(tables.commitment).where(columns.id == request_id, columns.state != State.ANSWERED)
+        select(tables.commitment).where(columns.id == request_id, columns.state.in_(_OPEN))
     ).one_or_none()
     return None if row is None else _request(row)
 
@@ -226,7 +229,7 @@ def due(tx: Connection, peers: Collection[str], *, at: float) -> dict[str, list[
     rows = tx.execute(
         select(columns.id, columns.peer)
         .where(
-            columns.state != State.ANSWERED,
+            columns.state.in_(_OPEN),  # as it stands in the index: most rows are answered
             columns.not_before <= at,
             columns.peer.in_(sorted(peers)),
         )
@@ -274,7 +277,7 @@ def check(tx: Connection, asked: Request, failures: Sequence[Failure], *, at: fl
         "failures": failures_to_json(failures),
         "checked_at": at,
     }
-    return _change(tx, asked, [State.ASKED, State.CHECKED], found)
+    return _change(tx, asked, _OPEN, found)
 
 
 def answer(tx: Connection, asked: Request, *, status: int, at: float) -> bool:
@@ -321,7 +324,7 @@ def put_off(tx: Connection, asked: Request, *, not_before: float, in_vain: bool)
         in_vain: Whether it was tried.
     """
     values = {"not_before": not_before, "attempts": asked.attempts + in_vain}
-    return _change(tx, asked, [State.ASKED, State.CHECKED], values)
+    return _change(tx, asked, _OPEN, values)
 
 
 def _change(

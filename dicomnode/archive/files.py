@@ -131,14 +131,17 @@ class FileStore:
 
     def _new_part(self) -> tuple[str, int]:
         """A new file in `incoming/`, open and marked as in use."""
-        part = f"{self._incoming}/{self._life}-{next(self._numbers)}{_PARTIAL}"
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # tells `remove_partial` that it is in use
-        except OSError:
+        while True:
+            part = f"{self._incoming}/{self._life}-{next(self._numbers)}{_PARTIAL}"
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # tells `remove_partial` that it is in use
+                if os.fstat(descriptor).st_nlink:  # it was not a moment earlier
+                    return part, descriptor
+            except OSError:
+                os.close(descriptor)
+                raise
             os.close(descriptor)
-            raise
-        return part, descriptor
 
     def _put_in_place(self, part: str, path: str) -> bool:
         """Give a synced file its name, durably; whether it is this call that did it."""

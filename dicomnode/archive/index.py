@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, case, func, select, update
@@ -49,7 +49,6 @@ class Progress:
         open_associations: How many of them are not over.
     """
 
-    study: Study = field(repr=False)
     last_at: float
     last_ended: float | None
     ended_in_order: bool
@@ -299,11 +298,8 @@ def is_receiving(tx: Connection, study_instance_uid: str) -> bool:
     return bool(state == RECEIVING)
 
 
-def progress(tx: Connection, study_instance_uid: str) -> Progress | None:
-    """The evidence for one study's completeness, as it stands now."""
-    found = study(tx, study_instance_uid)
-    if found is None:
-        return None
+def progress(tx: Connection, study_instance_uid: str) -> Progress:
+    """How the receiving of a study stands now."""
     columns = tables.instance.c
     last_at = tx.scalar(
         select(func.max(columns.received_at)).where(
@@ -313,7 +309,6 @@ def progress(tx: Connection, study_instance_uid: str) -> Progress | None:
     ends = _ends(tx, study_instance_uid)
     times = [at for _, at in ends if at is not None]
     return Progress(
-        study=found,
         last_at=float(last_at or 0.0),
         last_ended=max(times, default=None),
         ended_in_order=all(end == End.RELEASED for end, _ in ends),

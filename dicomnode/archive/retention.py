@@ -48,6 +48,7 @@ from dicomnode.job import DeliveryState, JobState
 _log = log.get(__name__)
 
 _EVERY_S = 3600.0
+_AFTER_FAULT_S = 60.0  # what is set aside meanwhile must not stay there for long
 _BATCH = 10  # studies that are set aside at once
 # Until what was acknowledged while files were moved has been reported and indexed.
 _LAG_S = 5.0
@@ -98,9 +99,8 @@ def _has_ended_well(*, before: float) -> ColumnElement[bool]:
         job.state == JobState.DELIVERED,
         _delivery(tables.delivery.c.state != DeliveryState.CONFIRMED),
     )
-    promised_or_recent = select(event.id).where(
-        event.study_instance_uid == study.study_instance_uid,
-        (event.kind == Kind.COMMITMENT_ANSWERED) | (event.at > before),
+    happened = select(event.id).where(
+        event.study_instance_uid == study.study_instance_uid, event.at > before
     )
     return and_(
         study.state == index.COMPLETE,
@@ -111,13 +111,24 @@ def _has_ended_well(*, before: float) -> ColumnElement[bool]:
         ~on_its_way.exists(),
         ~not_confirmed.exists(),
         ~_held().exists(),
-        ~promised_or_recent.exists(),
+        ~_promised(),
+        ~happened.exists(),
     )
 
 
 def _delivery(which: ColumnElement[bool]) -> ColumnElement[bool]:
     delivery = tables.delivery.c
     return select(delivery.id).where(delivery.job == tables.job.c.id, which).exists()
+
+
+def _promised() -> ColumnElement[bool]:
+    """Whether a peer was told what is kept of a study; that something is not, counts as well."""
+    event = tables.event.c
+    answered = select(event.id).where(
+        event.study_instance_uid == tables.study.c.study_instance_uid,
+        event.kind == Kind.COMMITMENT_ANSWERED,
+    )
+    return answered.exists()
 
 
 def _held() -> Select[tuple[str]]:
@@ -194,12 +205,15 @@ def conclude(tx: Connection, removal: Removal, *, at: float) -> bool:
     """Forget the instances of a study whose files are out of place: removing → removed.
 
     Returns:
-        Whether it was still being removed; otherwise nothing changes.
+        Whether it was still being removed, and nobody was promised it meanwhile; otherwise nothing
+        changes.
     """
     study, uid = tables.study.c, removal.study_instance_uid
+    if uid in _asked_about(tx):
+        return False
     removed = tx.execute(
         update(tables.study)
-        .where(study.study_instance_uid == uid, study.state == index.REMOVING)
+        .where(study.study_instance_uid == uid, study.state == index.REMOVING, ~_promised())
         .values(state=index.REMOVED)
     )
     if not removed.rowcount:
@@ -280,14 +294,16 @@ class Retention:
     def run(self, stop: threading.Event, *, lag_s: float = _LAG_S) -> None:
         """Look at once, and then every hour, until `stop` is set."""
         while not stop.is_set():
+            pause_s = _AFTER_FAULT_S
             try:
                 self.recover()
                 self.remove_due(stop, lag_s=lag_s)
+                pause_s = _EVERY_S
             except RetryLater as error:
                 _log.warning("retention waits", reason=error.reason, detail=error.detail)
             except Exception:  # noqa: BLE001 - the edge: what cannot be removed now stays for now
                 _log.exception("retention failed")
-            stop.wait(_EVERY_S)
+            stop.wait(pause_s)
 
     def recover(self) -> None:
         """Bring to an end what an earlier life or an error left half done: see the module."""
@@ -339,9 +355,9 @@ class Retention:
         if not removed:
             self._call_off(uid)
             return
-        self._aside.drop(uid)
         # What came between the look and the commit was taken for known, and is not.
         self._report_found(self._in_place(removal))
+        self._aside.drop(uid)
         _log.info("study removed", study=uid, count=len(removal.paths), bytes=removal.size)
 
     def _in_place(self, removal: Removal) -> list[str]:

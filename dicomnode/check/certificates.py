@@ -28,9 +28,7 @@ def problems(entry: Tls) -> Iterator[Problem]:
     unreadable = [_unreadable(key, file) for key, file in tls.files(entry) if not _is_there(file)]
     yield from unreadable
     if entry.key is not None and _is_open_to_all(entry.key):
-        message = (
-            f"Every user of this machine can read {entry.key}. Make it readable to the node's."
-        )
+        message = f"Every user here can read {entry.key}. Leave that to the user of the node."
         yield _warning("key", message, "key-open-to-all")
     # A certificate without a key, or a key without one, is told of elsewhere.
     if unreadable or (entry.certificate is None) != (entry.key is None):

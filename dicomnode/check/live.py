@@ -14,7 +14,7 @@ from dicomnode import config
 from dicomnode.archive.database import Database
 from dicomnode.config import Parts, Problem, key_path
 from dicomnode.errors import Misconfigured, NodeError, RetryLater
-from dicomnode.network import sender
+from dicomnode.network import sender, tls
 from dicomnode.network.sender import Destination
 from dicomnode.network.tls import Certificates
 
@@ -65,7 +65,7 @@ def _destinations(parts: Parts) -> Iterator[tuple[str, Destination]]:
 
 def _certificates(parts: Parts) -> Certificates | None:
     try:
-        return Certificates(parts.tls) if parts.tls is not None else None
+        return tls.for_calling(parts.tls, parts.peers.values()) if parts.tls is not None else None
     except Misconfigured:
         return None
 

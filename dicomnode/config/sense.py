@@ -80,7 +80,7 @@ def _written_passwords(raw: Tables) -> Iterator[Problem]:
 
 
 def _tls(raw: Tables) -> Iterator[Problem]:
-    tls, port = _section(raw, "tls"), key_path("tls", "port")
+    tls = _section(raw, "tls")
     needs = {"key": ["certificate"], "certificate": ["key"], "key_password_file": ["key"]}
     if "port" in tls:
         # What is required of who calls is so unless the file says otherwise.
@@ -91,18 +91,18 @@ def _tls(raw: Tables) -> Iterator[Problem]:
         if key in tls and missing:
             message = f"Needs {' and '.join(missing)} beside it."
             yield _error(key_path("tls", key), message, "tls-incomplete")
-    if tls.get("port") and tls["port"] == _number(raw, "listen", "port"):
+    if tls.get("port") and tls["port"] == _value(raw, "listen", "port"):
         message = "listen.port is the same. Secure associations have a port of their own."
-        yield _error(port, message, "one-port-for-two")
+        yield _error(key_path("tls", "port"), message, "one-port-for-two")
 
 
-def _number(raw: Tables, section: str, key: str) -> Any:
+def _value(raw: Tables, section: str, key: str) -> Any:
     """The value of a key, or the one that it has when it is left out."""
     return _section(raw, section).get(key, tree.SECTIONS[section].model_fields[key].default)
 
 
 def _disk(raw: Tables) -> Iterator[Problem]:
-    floor, least = (_number(raw, "disk", key) for key in ("floor_gib", "min_free_gib"))
+    floor, least = (_value(raw, "disk", key) for key in ("floor_gib", "min_free_gib"))
     # True and False are numbers to Python.
     if {type(floor), type(least)} <= {int, float} and floor >= least:
         written = "floor_gib" if "floor_gib" in _section(raw, "disk") else "min_free_gib"
@@ -134,11 +134,11 @@ def _texts(value: Any) -> list[str]:
 def _peer(raw: Tables, name: str, peer: Tables) -> Iterator[Problem]:
     for service in ("query", "commitment"):
         table = peer.get(service)
-        if isinstance(table, dict) and not {"port"} & {*table, *peer}:
+        if isinstance(table, dict) and "port" not in table and "port" not in peer:
             message = "Has no port to be reached at. Give one here, or to the peer."
             yield _error(key_path("peers", name, service), message, "endpoint-without-port")
-    confirm = peer.get("confirm")
-    if confirm == "commitment" and not {"port", "commitment"} & set(peer):
+    asks = peer.get("confirm") == "commitment"
+    if asks and "port" not in peer and "commitment" not in peer:
         message = f"Commitment cannot be asked for: give {key_path('peers', name, 'port')}."
         yield _error(key_path("peers", name, "confirm"), message, "commitment-without-port")
     if peer.get("tls") is True and peer.get("tls_name") == "" and "ca" not in _section(raw, "tls"):

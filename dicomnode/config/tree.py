@@ -29,6 +29,7 @@ from dicomnode.config.values import (
     Port,
     Positive,
     RuleName,
+    TlsName,
     from_folder,
 )
 from dicomnode.job import Priority
@@ -148,7 +149,8 @@ class Disk(_Table):
     floor_gib: NotNegative = 0.5
     """Free space in GiB below which everything is refused."""
     keep_delivered_days: Positive | None = None
-    """Days after which a study that ended is removed; left out, nothing ever is."""
+    """Days after which a study is removed whose results are all delivered and which nothing more is
+    to come of; left out, nothing ever is."""
 
 
 class Worker(_Table):
@@ -224,7 +226,7 @@ class Peer(_Table):
     """Its TCP port; needed to send results there."""
     tls: bool = False
     """Whether the node calls it with TLS, by the files of [tls]."""
-    tls_name: str | None = None
+    tls_name: TlsName | None = None
     """Name that its certificate must bear; left out, the host that is called. "" takes every
     certificate that `tls.ca` has signed."""
     confirm: Literal["find", "commitment", "none"] = "find"

@@ -69,6 +69,12 @@ def _host(value: str) -> str:
     return value
 
 
+def _tls_name(value: str) -> str:
+    if value.startswith(".") or (value and not _is_resolvable(value)) or "\0" in value:
+        raise ValueError('expects the name in a certificate, such as pacs.example, or ""')
+    return value
+
+
 def _is_resolvable(host: str) -> bool:
     """Whether Python could ask for its address; it raises on "a..b" otherwise than on a typo."""
     try:
@@ -111,6 +117,7 @@ AETitles = Annotated[
 ]
 AnchoredPath = Annotated[Path, BeforeValidator(_anchored)]
 Host = Annotated[str, AfterValidator(_host)]
+TlsName = Annotated[str, AfterValidator(_tls_name)]
 Hosts = Annotated[
     tuple[Host, ...],
     _one_or_several(_host),

@@ -37,6 +37,8 @@ _POLL_S = 0.1
 _GRACE_S = 5.0
 _ABORT_S = 2.0
 _GIB = 1024**3
+# Connections that may have no association yet: that wait for a handshake, or to be told to wait.
+_WAITING = 128
 
 
 class _Open(Protocol):
@@ -99,6 +101,7 @@ class Acceptor:
         self._certificates = certificates
         self._receptions: WeakKeyDictionary[Association, Reception] = WeakKeyDictionary()
         self._open: set[_Open] = set()
+        self._is_stopping = False
         self._changed = threading.Condition()
         self._servers: list[Server] = []
 
@@ -119,6 +122,8 @@ class Acceptor:
         """
         for server in self._servers:
             server.shutdown()
+        with self._changed:
+            self._is_stopping = True
         if self._wait_until_none_is_open(grace_s):
             return
         for one in self._still_open():
@@ -148,6 +153,7 @@ class Acceptor:
             contexts=association.accepted_contexts() if self._listen.reactor == "stock" else [],
             events=self._handlers(),
             take_up=take_up,
+            most_connections=self._listen.max_associations + _WAITING,
         )
 
     def _handlers(self) -> list[EventHandlerType]:
@@ -163,6 +169,8 @@ class Acceptor:
         assoc = handler._create_association()  # noqa: SLF001 - pynetdicom's own seam for handlers
         conversation = self._conversation(assoc, handler.request)
         with self._changed:
+            if self._is_stopping:  # it was taken up in the last moment
+                return
             self._open.add(conversation)
         try:
             conversation.run(acse_s=listener.ACSE_S, idle_s=self._listen.idle_s)

@@ -124,6 +124,9 @@ class Commitments:
         except RetryLater as error:
             _log.error("commitment not taken", peer=peer, reason=error.reason, detail=error.detail)
             return Asked(status=PROCESSING_FAILURE, report=None)
+        except Exception:  # noqa: BLE001 - the edge: what nobody named is never promised
+            _log.exception("commitment failed unexpectedly", peer=peer)
+            return Asked(status=PROCESSING_FAILURE, report=None)
         _log.info("commitment asked", peer=peer, instances=len(references))
         known = self._peers.get(peer)
         if known is not None and known.commitment_at is not None:
@@ -191,6 +194,9 @@ class Commitments:
             return refusal.status
         except RetryLater as error:
             _log.error("report not taken", peer=peer, reason=error.reason, detail=error.detail)
+            return PROCESSING_FAILURE
+        except Exception:  # noqa: BLE001 - the edge, as in `asked`
+            _log.exception("report failed unexpectedly", peer=peer)
             return PROCESSING_FAILURE
         return SUCCESS
 

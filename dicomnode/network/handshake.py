@@ -11,6 +11,7 @@ import socket
 import ssl
 from typing import cast
 
+from dicomnode.errors import Misconfigured
 from dicomnode.network.tls import ClientSocket, Security
 
 # What the two sides cannot agree upon, in OpenSSL's words.
@@ -35,10 +36,19 @@ class Handshake:
         """Look the certificates up.
 
         Raises:
-            Misconfigured: As `Certificates.client`.
+            Misconfigured: As `Certificates.client`; `bad-tls-name` where no certificate can have
+                that name.
         """
         self._context = security.certificates.client(any_name=not security.name)
         self._name = security.name
+        try:  # here, since pynetdicom hangs where it finds out
+            self._context.wrap_bio(
+                ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self._name or None
+            )
+        except ValueError as error:
+            raise Misconfigured(
+                "bad-tls-name", f"No certificate is issued for {self._name!r}: {error}."
+            ) from error
         self._socket: ClientSocket | None = None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ class ListenEntry(Protocol):
     @property
     def accept_unknown_peers(self) -> bool:
         """Whether anyone may associate."""
+
+    @property
+    def max_associations(self) -> int:
+        """How many associations may be open at once, over all listeners."""
 
     @property
     def max_pdu_kib(self) -> int:
@@ -115,6 +120,7 @@ class _Handler(RequestHandler):
             server.take_up(self)
         finally:
             server.shutdown_request(self.request)
+            server.let_go()
 
 
 class Server(ThreadedAssociationServer):
@@ -124,6 +130,13 @@ class Server(ThreadedAssociationServer):
     daemon_threads = True
     block_on_close = False
     take_up: Callable[[RequestHandler], None]
+    most_connections: int
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        """As pynetdicom's; use `on`."""
+        self._connections = 0
+        self._lock = threading.Lock()
+        super().__init__(*arguments, **keywords)
 
     @classmethod
     def on(
@@ -134,6 +147,7 @@ class Server(ThreadedAssociationServer):
         contexts: list[PresentationContext],
         events: list[EventHandlerType],
         take_up: Callable[[RequestHandler], None],
+        most_connections: int,
     ) -> Server:
         """A server that takes up connections once it is run; the socket becomes its own.
 
@@ -143,6 +157,7 @@ class Server(ThreadedAssociationServer):
             contexts: What is supported.
             events: The handlers that each association is bound to.
             take_up: Serves a connection to its end, in a thread of its own.
+            most_connections: Further ones are hung up on, whatever they want.
         """
         server = cls(
             ae,
@@ -152,7 +167,7 @@ class Server(ThreadedAssociationServer):
             evt_handlers=events,
             request_handler=_Handler,
         )
-        server.take_up = take_up
+        server.take_up, server.most_connections = take_up, most_connections
         server.server_close()
         # Other processes may be quicker to take a connection up: then there is none to wait for.
         listening.setblocking(False)
@@ -178,6 +193,20 @@ class Server(ThreadedAssociationServer):
             raise
         accepted.setblocking(True)
         return PromptSocket.taking_over(accepted), address
+
+    def verify_request(self, _request: object, client_address: Any) -> bool:
+        """Whether there is a thread left for a connection, which has not said yet what it wants."""
+        with self._lock:
+            if self._connections < self.most_connections:
+                self._connections += 1
+                return True
+        _log.warning("too many connections", address=client_address[0])
+        return False
+
+    def let_go(self) -> None:
+        """A connection that was taken up is over."""
+        with self._lock:
+            self._connections -= 1
 
     def handle_error(self, _request: object, _client_address: object) -> None:
         """Say what went wrong with a connection that no association was made of."""

@@ -15,15 +15,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from dicomnode import log
 from dicomnode.archive import arrival
-from dicomnode.archive.arrival import Arrival, End, Ended, Opened, Stored, TurnedAway
+from dicomnode.archive.arrival import Arrival
 from dicomnode.config import Configuration
 from dicomnode.errors import Failed, Misconfigured
 from dicomnode.network import listener, listener_process
+from dicomnode.network.ledger import Ledger
 from dicomnode.network.listener import Sockets
 from dicomnode.network.listener_process import ListenerSettings
 from dicomnode.network.places import Counts, columns
@@ -55,6 +55,7 @@ class Listeners:
         report: Callable[[Arrival], None],
         clock: Callable[[], float],
         inherit: Sequence[int] = (),
+        mend: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare.
 
@@ -63,11 +64,14 @@ class Listeners:
             report: Takes a fact; called from one thread for each listener. It must not raise.
             clock: Seconds since the epoch.
             inherit: Descriptors that each listener holds as long as it lives.
+            mend: Called when a listener has died, before there is another: removes what it left
+                unfinished. It must not raise.
         """
         self._configuration = configuration
         self._report = report
         self._clock = clock
         self._inherit = tuple(inherit)
+        self._mend = mend
         self._sockets: Sockets | None = None
         self._counts: Counts | None = None
         self._keepers: list[_Keeper] = []
@@ -105,7 +109,7 @@ class Listeners:
                 launch=self._launch,
                 report=self._report,
                 clock=self._clock,
-                forget=self._counts.clear,
+                clear_up=self._clear_up,
             )
             for number in range(listen.processes)
         ]
@@ -131,6 +135,12 @@ class Listeners:
         counts, self._counts = self._counts, None
         if counts is not None:
             counts.close()
+
+    def _clear_up(self, number: int) -> None:
+        """Clear up after a listener that is dead."""
+        if self._counts is not None:
+            self._counts.clear(number)
+        self._mend()
 
     def _launch(self, number: int) -> _Child:
         """Start the process of a listener."""
@@ -242,13 +252,13 @@ class _Keeper:
         launch: Callable[[int], _Child],
         report: Callable[[Arrival], None],
         clock: Callable[[], float],
-        forget: Callable[[int], None],
+        clear_up: Callable[[int], None],
     ) -> None:
         self._number = number
         self._launch = launch
         self._report = report
         self._clock = clock
-        self._forget = forget
+        self._clear_up = clear_up
         self._ready: Future[None] = Future()
         self._stopping = threading.Event()
         self._changing = threading.Lock()  # it is not started and told to stop at the same time
@@ -317,7 +327,7 @@ class _Keeper:
         Returns:
             Its exit code; `None` where there was none.
         """
-        ledger = _Ledger()
+        ledger = Ledger()
         try:
             with self._changing:
                 self._child = None
@@ -330,14 +340,14 @@ class _Keeper:
             _log.exception("listener lost", process=self._name)
         return self._bury(ledger)
 
-    def _bury(self, ledger: _Ledger) -> int | None:
+    def _bury(self, ledger: Ledger) -> int | None:
         code = None if self._child is None else self._child.bury()
-        self._forget(self._number)
+        self._clear_up(self._number)
         for ended in ledger.unended(at=self._clock()):
             self._report(ended)
         return code
 
-    def _take(self, line: bytes, ledger: _Ledger) -> None:
+    def _take(self, line: bytes, ledger: Ledger) -> None:
         if listener_process.is_answer(line):
             self._answered(listener_process.answer(line))
             return
@@ -358,42 +368,3 @@ class _Keeper:
 
 def _did_not_start(why: str) -> Failed:
     return Failed("listener-did-not-start", f"A listener process did not start: {why}.")
-
-
-@dataclass(kw_only=True)
-class _Brought:
-    """What an association that is open has brought."""
-
-    stored: int = 0
-    refused: int = 0
-
-
-class _Ledger:
-    """The open associations of one listener."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, _Brought] = {}
-
-    def note(self, fact: Arrival) -> None:
-        """Take note of a fact, in its order."""
-        if isinstance(fact, Opened):
-            self._open[fact.association] = _Brought()
-        elif isinstance(fact, Ended):
-            self._open.pop(fact.association, None)
-        elif fact.association in self._open:
-            brought = self._open[fact.association]
-            brought.stored += isinstance(fact, Stored)
-            brought.refused += isinstance(fact, TurnedAway)
-
-    def unended(self, *, at: float) -> list[Ended]:
-        """The end of each association that is open; nobody saw it."""
-        return [
-            Ended(
-                association=association,
-                end=End.UNKNOWN,
-                stored=brought.stored,
-                refused=brought.refused,
-                at=at,
-            )
-            for association, brought in self._open.items()
-        ]

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from dicomnode import log
 from dicomnode.archive import commitments
 from dicomnode.archive.commitments import Request
@@ -82,9 +84,10 @@ class CommitmentReporter:
         """End. An answer that a peer is just being told may be told again after the next start."""
         self._stop.set()
         until = time.monotonic() + _STOP_S
-        for thread in (self._thread, *self._tellers.values()):
-            if thread.ident is not None:
-                thread.join(max(0.0, until - time.monotonic()))
+        if self._thread.ident is not None:
+            self._thread.join(_STOP_S)
+        for teller in self._tellers.values():
+            teller.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -160,17 +163,20 @@ class CommitmentReporter:
         Where it could not be reached, each answer waits, the longer the older it is. Where it broke
         off, the answer that it broke off at does, and the others have another turn before it.
         """
-        failed = set(begun[-1:] or request_ids)
-        with self._database.write() as tx:
-            for request_id in request_ids:
-                request = commitments.request(tx, request_id)
-                if request is None:
-                    continue
-                in_vain = request_id in failed
-                pause_s = self._pauses.after(1 + request.attempts if in_vain else 1)
-                commitments.put_off(
-                    tx, request, not_before=self._clock() + pause_s, in_vain=in_vain
-                )
         _log.warning(
             "commitment report put off", peer=peer, reason=error.reason, detail=error.detail
         )
+        failed = set(begun[-1:] or request_ids)
+        try:
+            with self._database.write() as tx:
+                for request_id in request_ids:
+                    self._put_one_off(tx, request_id, in_vain=request_id in failed)
+        except RetryLater as fault:  # nothing else is told either, meanwhile
+            _log.error("commitment report not put off", peer=peer, detail=fault.detail)
+
+    def _put_one_off(self, tx: Connection, request_id: str, *, in_vain: bool) -> None:
+        request = commitments.request(tx, request_id)
+        if request is None:  # the peer has heard this one
+            return
+        pause_s = self._pauses.after(1 + request.attempts if in_vain else 1)
+        commitments.put_off(tx, request, not_before=self._clock() + pause_s, in_vain=in_vain)

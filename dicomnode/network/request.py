@@ -16,7 +16,7 @@ from pynetdicom.presentation import PresentationContext
 
 from dicomnode.archive.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.errors import Misconfigured, RetryLater
-from dicomnode.network import association, connection
+from dicomnode.network import association, checkpoint, connection
 from dicomnode.network.handshake import Handshake, explained
 from dicomnode.network.tls import Certificates, Security
 
@@ -142,7 +142,7 @@ def requested(
         RetryLater: `peer-unreachable`, `tls-failed`, `calling-ae-title-not-recognized`,
             `called-ae-title-not-recognized`, `peer-busy`, `association-rejected` or
             `association-aborted`.
-        Misconfigured: `bad-ae-title`, or `no-ca` (`Certificates.client`).
+        Misconfigured: `bad-ae-title`, or as `Handshake`: `no-ca`, `bad-tls-name`.
     """
     with contextlib.closing(_Attempt(to=to, calling_ae_title=calling_ae_title)) as attempt:
         assoc = attempt.associate(contexts, patience or Patience(), handlers=handlers, roles=roles)
@@ -210,6 +210,7 @@ class _Attempt:
             ) from error
 
     def _on_connected(self, event: Event, timeout_s: float) -> None:
+        checkpoint.install(event.assoc)
         connection.set_up(event.assoc, timeout_s=timeout_s)
         self._connected.set()
 

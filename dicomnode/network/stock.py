@@ -17,7 +17,7 @@ from dicomnode import log
 from dicomnode.archive import status
 from dicomnode.archive.arrival import End
 from dicomnode.errors import Refused, RetryLater
-from dicomnode.network import commitment_message, connection, storage
+from dicomnode.network import checkpoint, commitment_message, connection, storage
 from dicomnode.network.commitment import Report
 from dicomnode.network.reception import Reception
 from dicomnode.network.storage import StoreRequest
@@ -51,6 +51,7 @@ class StockConversation:
         assoc = self._assoc
         assoc.acse_timeout, assoc.network_timeout = acse_s, idle_s
         connection.set_up(assoc, timeout_s=idle_s)
+        checkpoint.install(assoc)
         assoc.bind(evt.EVT_PDU_RECV, self._on_pdu_received)
         assoc.bind(evt.EVT_PDU_SENT, self._on_pdu_sent)
         assoc.bind(evt.EVT_C_STORE, self._on_store)

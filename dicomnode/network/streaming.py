@@ -150,9 +150,13 @@ class Conversation:
             reception.ended(End.ABORTED if self._is_told_to_end else end)
 
     def abort(self) -> None:
-        """Abort it, from any thread; `run` returns soon."""
+        """Abort it, or hang up on a peer that has not asked for one yet; `run` returns soon.
+
+        Any thread may call it.
+        """
         self._is_told_to_end = True
-        self._abort(None)
+        if self._assoc.is_established:
+            self._abort(None)
         self.cut()
 
     def cut(self) -> None:
@@ -177,6 +181,8 @@ class Conversation:
     def _negotiate(self) -> bool:
         """Let pynetdicom answer the A-ASSOCIATE-RQ; whether there is an association now."""
         kind, pdu = self._inbox.next()
+        if kind == wire.ABORT:  # PS3.8 Table 9-10: there is nobody to answer
+            return False
         if kind != wire.ASSOCIATE_RQ:
             raise ProtocolFault("It asks for no association.", AbortReason.UNEXPECTED_PDU)
         assoc = self._assoc

@@ -7,7 +7,6 @@ certificates are trusted stands in files, and in nothing else that the other sid
 
 from __future__ import annotations
 
-import os
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +29,7 @@ _SUITES = (
 
 # Why OpenSSL does not take a key → what to say of it.
 _KEY_FAULTS = {
+    "NO_CERTIFICATE_ASSIGNED": "is not the key of {certificate}",  # it is of another kind
     "KEY_VALUES_MISMATCH": "is not the key of {certificate}",
     "EE_KEY_TOO_SMALL": "is too short to be safe: make one of 2048 bits (RSA) or 256 (ECDSA)",
 }
@@ -301,14 +301,16 @@ def _show_ours(context: ssl.SSLContext, entry: TlsEntry) -> None:
 
 def _password(file: Path | None) -> Callable[[], bytes]:
     """What OpenSSL asks for where a key is encrypted: without it, it asks on the terminal."""
+    if file is None:
+        return lambda: b""
     try:
-        password = file.read_bytes().rstrip(b"\r\n") if file is not None else b""
+        password = file.read_bytes().rstrip(b"\r\n")
     except OSError as error:
-        raise _unusable("key", Path(str(file)), error, "") from error
+        raise _unusable("key", file, error, "") from error
     return lambda: password[:_LONGEST_PASSWORD]
 
 
 def _unusable(what: str, file: Path, error: OSError, why: str) -> Misconfigured:
     if not isinstance(error, ssl.SSLError):
-        why = f"cannot be read ({os.strerror(error.errno or 0)})"
+        why = f"cannot be read ({error.strerror})"
     return Misconfigured(f"{what}-unusable", f"{file} {why}.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import alembic.command
+import alembic.config
 import pytest
 from sqlalchemy import text
 
@@ -19,6 +21,7 @@ from dicomnode.archive import (
     moves,
     results,
     revisions,
+    tables,
 )
 from dicomnode.archive.commitments import Failure, FailureReason, Reference
 from dicomnode.archive.confirmations import Confirmation, State
@@ -165,6 +168,23 @@ def received(reference: Reference) -> index.Received:
         header={"Modality": "MR"},
     )
     return index.Received(instance=instance, association="a", size=10, at=NOW)
+
+
+def test_a_database_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/node.db")
+    with database.write() as tx:
+        settings = alembic.config.Config()
+        migrations = Path(str(tables.__file__)).parent / "migrations"
+        settings.set_main_option("script_location", str(migrations))
+        settings.attributes["connection"] = tx
+        alembic.command.upgrade(settings, "0001")
+    with database.write() as tx:
+        index.add(tx, [received(ONE)])
+    database.migrate()
+    ask(database, ONE)
+    with database.read() as tx:
+        assert list(commitments.kept(tx, [ONE])) == [ONE.sop_instance_uid]
+    database.close()
 
 
 def test_sqlite_syncs_a_durable_transaction_and_not_the_next_one(tmp_path: Path) -> None:

@@ -427,7 +427,6 @@ def test_the_evidence_knows_how_associations_ended(
             ended = Ended(association="a", end=end, stored=1, refused=0, at=NOW)
             assert associations.ended(tx, ended) == {STUDY}
         progress = index.progress(tx, STUDY)
-    assert progress is not None
     assert progress.ended_in_order is in_order
     assert progress.open_associations == (1 if end is None else 0)
 
@@ -436,7 +435,6 @@ def test_what_was_found_on_disk_did_not_end_in_order(database: Database) -> None
     with database.write() as tx:
         index.add(tx, [received(1, association="")])
         progress = index.progress(tx, STUDY)
-    assert progress is not None
     assert not progress.ended_in_order
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -133,9 +132,10 @@ def complaints(log_file: Path) -> list[str]:
         except ValueError:
             continue  # a library's warning
         lines = str(said.get("exception", "")).splitlines()
-        where = [one.strip() for one in lines if one.lstrip().startswith("File ")]
-        what = re.sub(r"\d+", "N", lines[-1]) if lines else ""
-        kinds["; ".join(filter(None, (said["event"], what, *where[-1:])))] += 1
+        error = lines[-1].partition(":")[0] if lines else ""
+        frames = [line.strip() for line in lines if line.startswith("  File ")]
+        ours = [frame for frame in frames if "/site-packages/" not in frame]
+        kinds["; ".join(filter(None, (said["event"], error, *ours[-1:], *frames[-1:])))] += 1
     return [f"logged {count} times: {kind}" for kind, count in kinds.most_common()]
 
 

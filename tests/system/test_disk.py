@@ -18,11 +18,9 @@ import gate
 import pytest
 import running
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom import AE
-from pynetdicom.association import Association
+from pydicom.uid import CTImageStorage
 from sqlalchemy import Connection, select
+from wire import raw
 
 from dicomnode.archive import files, header, index, journal, status, tables
 from dicomnode.archive.database import Database
@@ -33,6 +31,7 @@ MIB = 2**20
 DISK_MIB = 32
 INSTANCE_KIB = 256
 MANY = 400  # more of these instances than any disk here takes
+CT = raw.Context(id=1, abstract_syntax=CTImageStorage, transfer_syntaxes=(raw.EXPLICIT,))
 
 
 @contextmanager
@@ -89,35 +88,29 @@ class Modality:
         return sum(one != status.SUCCESS for one in self.statuses)
 
     @contextmanager
-    def associated(self) -> Iterator[Association]:
-        ae = AE("MODALITY")
-        ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-        assoc = ae.associate("127.0.0.1", self._node.port, ae_title="DICOMNODE")
-        assert assoc.is_established
-        try:
-            yield assoc
-        finally:
-            assoc.release()
+    def associated(self) -> Iterator[raw.Speaker]:
+        with raw.Speaker(self._node.port, [CT], calling="MODALITY", called="DICOMNODE") as speaker:
+            yield speaker
+            assert speaker.release()
 
-    def send(self, assoc: Association, study: str, number: int) -> int:
+    def send(self, speaker: raw.Speaker, study: str, number: int) -> int:
         """Send one instance; what is not acknowledged may be sent again."""
         instance = made(study, number)
-        answer = assoc.send_c_store(instance)
-        assert "Status" in answer
-        self.statuses.append(int(answer.Status))
-        if answer.Status == status.SUCCESS:
-            path = files.FileStore.place(instance.SOPInstanceUID)
-            self.acknowledged[path] = encoded(instance)
-        return int(answer.Status)
+        dataset = encoded(instance)
+        answer = speaker.store(CT, instance.SOPInstanceUID, dataset)
+        self.statuses.append(raw.number(answer, raw.STATUS))
+        if self.statuses[-1] == status.SUCCESS:
+            self.acknowledged[files.FileStore.place(instance.SOPInstanceUID)] = dataset
+        return self.statuses[-1]
 
     def send_alone(self, study: str, number: int) -> int:
-        with self.associated() as assoc:
-            return self.send(assoc, study, number)
+        with self.associated() as speaker:
+            return self.send(speaker, study, number)
 
-    def send_until_refused(self, assoc: Association, study: str, *, first: int = 1) -> int:
+    def send_until_refused(self, speaker: raw.Speaker, study: str, *, first: int = 1) -> int:
         """The number of the instance that was refused; those before it were taken."""
         for number in range(first, first + MANY):
-            if self.send(assoc, study, number) != status.SUCCESS:
+            if self.send(speaker, study, number) != status.SUCCESS:
                 assert self.statuses[-1] == status.OUT_OF_RESOURCES
                 return number
         raise AssertionError("the disk took everything")
@@ -138,16 +131,13 @@ def made(study: str, number: int) -> Dataset:
     ds.SamplesPerPixel = 1
     ds.PixelRepresentation = 0
     ds.PhotometricInterpretation = "MONOCHROME2"
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.PixelData = ds.SOPInstanceUID.encode().ljust(64, b" ") * (INSTANCE_KIB * 16)
     return ds
 
 
 def encoded(instance: Dataset) -> bytes:
-    bare = Dataset(instance)
     buffer = BytesIO()
-    bare.save_as(buffer, implicit_vr=False, little_endian=True)
+    instance.save_as(buffer, implicit_vr=False, little_endian=True)
     return buffer.getvalue()
 
 
@@ -227,16 +217,16 @@ def test_a_disk_that_fills_refuses_new_studies_first_then_everything_then_takes_
     ballast.write_bytes(bytes(8 * MIB))
     with serving(tmp_path, text) as node:
         modality, before = Modality(node), processes(node)
-        with modality.associated() as assoc:
-            modality.send(assoc, "1.1", 1)
+        with modality.associated() as speaker:
+            modality.send(speaker, "1.1", 1)
             refused_study = next(
                 study
                 for study in (f"1.2.{number}" for number in range(1, MANY))
                 if modality.send_alone(study, 1) != status.SUCCESS
             )
             assert modality.statuses[-1] == status.OUT_OF_RESOURCES
-            assert modality.send(assoc, "1.1", 2) == status.SUCCESS  # it had begun
-            last = modality.send_until_refused(assoc, "1.1", first=3)
+            assert modality.send(speaker, "1.1", 2) == status.SUCCESS  # it had begun
+            last = modality.send_until_refused(speaker, "1.1", first=3)
             assert modality.send_alone("1.3", 1) == status.OUT_OF_RESOURCES
         assert_all_acknowledged_are_there(modality, disk)
         wait_until_indexed(node, modality)
@@ -258,15 +248,15 @@ def test_a_disk_that_is_full_to_the_last_byte_loses_nothing(tmp_path: Path, disk
     with serving(tmp_path, text) as node:
         modality = Modality(node)
         fill(ballast, leave_bytes=8 * MIB)
-        with modality.associated() as assoc:
-            last = modality.send_until_refused(assoc, "1.1")
+        with modality.associated() as speaker:
+            last = modality.send_until_refused(speaker, "1.1")
             fill(ballast)
-            assert modality.send(assoc, "1.1", last) == status.OUT_OF_RESOURCES
-            assert modality.send(assoc, "1.1", 1) == status.OUT_OF_RESOURCES
+            assert modality.send(speaker, "1.1", last) == status.OUT_OF_RESOURCES
+            assert modality.send(speaker, "1.1", 1) == status.OUT_OF_RESOURCES
             assert_all_acknowledged_are_there(modality, disk)
             ballast.unlink()
             for number in range(1, last + 2):
-                assert modality.send(assoc, "1.1", number) == status.SUCCESS
+                assert modality.send(speaker, "1.1", number) == status.SUCCESS
         assert_all_acknowledged_are_there(modality, disk)
         wait_until_indexed(node, modality)
         assert reasons(node) == {"out-of-space"}
@@ -278,22 +268,22 @@ def test_a_database_on_the_full_disk_waits_and_then_knows_everything(
     ballast = disk / "ballast"
     with serving(tmp_path, configuration(tmp_path)) as node:
         modality, before = Modality(node), processes(node)
-        with modality.associated() as assoc:
-            assert modality.send(assoc, "1.1", 1) == status.SUCCESS
+        with modality.associated() as speaker:
+            assert modality.send(speaker, "1.1", 1) == status.SUCCESS
             # What is refused is written down, too, until that finds no room either.
             for number in range(2, MANY):
                 fill(ballast)
-                modality.send(assoc, "1.1", number)
+                modality.send(speaker, "1.1", number)
                 if "intake waits" in node.log:
                     break
             assert "database or disk is full" in node.log
             # Room for two instances and no more, while the database waits.
             with ballast.open("r+b") as open_ballast:
                 open_ballast.truncate(ballast.stat().st_size - 3 * INSTANCE_KIB * 1024)
-            modality.send_until_refused(assoc, "1.2")
-        with modality.associated() as assoc:
+            modality.send_until_refused(speaker, "1.2")
+        with modality.associated() as speaker:
             fill(ballast)
-            modality.send(assoc, "1.3", 1)
+            modality.send(speaker, "1.3", 1)
         ballast.unlink()
         assert modality.send_alone("1.4", 1) == status.SUCCESS
         assert_all_acknowledged_are_there(modality, disk)
@@ -308,8 +298,8 @@ def test_a_node_that_dies_on_a_full_disk_finds_everything_when_there_is_room(
     fill(ballast, leave_bytes=12 * MIB)
     with serving(tmp_path, configuration(tmp_path)) as node:
         modality = Modality(node)
-        with modality.associated() as assoc:
-            modality.send_until_refused(assoc, "1.1")
+        with modality.associated() as speaker:
+            modality.send_until_refused(speaker, "1.1")
         fill(ballast)
         node.kill()
         ballast.unlink()
@@ -327,10 +317,11 @@ def backing(tmp_path: Path) -> Iterator[Path]:
         image = folder / "image"
         with image.open("wb") as made_image:
             made_image.truncate(4 * DISK_MIB * MIB)
-        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+        subprocess.run(["/sbin/mkfs.ext4", "-q", "-F", str(image)], check=True)
         yield image
 
 
+@pytest.mark.server("e2fsprogs")
 def test_a_file_system_that_fails_to_sync_acknowledges_nothing_it_does_not_have(
     tmp_path: Path, backing: Path
 ) -> None:
@@ -343,21 +334,45 @@ def test_a_file_system_that_fails_to_sync_acknowledges_nothing_it_does_not_have(
     data_dir = tmp_path / "node" / "data"
     with mounted(data_dir, "-o", "loop", backing), serving(tmp_path, text) as node:
         modality = Modality(node)
-        with modality.associated() as assoc:
-            last = modality.send_until_refused(assoc, "1.1")
+        with modality.associated() as speaker:
+            last = modality.send_until_refused(speaker, "1.1")
             for number in range(last, last + 3):
-                assert modality.send(assoc, "1.1", number) == status.OUT_OF_RESOURCES
+                assert modality.send(speaker, "1.1", number) == status.OUT_OF_RESOURCES
         running.wait_for(lambda: reasons(node), what="what was refused")
         assert reasons(node) == {"cannot-write"}
         assert node.stop() == 0
     subprocess.run(["mount", "-o", f"remount,size={8 * DISK_MIB}m", backing.parent], check=True)
-    mended = subprocess.run(["e2fsck", "-f", "-y", backing], capture_output=True, check=False)
+    mended = subprocess.run(["/sbin/e2fsck", "-f", "-y", backing], capture_output=True, check=False)
     assert mended.returncode in {0, 1}, mended  # 1: errors were corrected
     with mounted(data_dir, "-o", "loop", backing), serving(tmp_path, text) as node:
         assert on_disk(data_dir).items() >= modality.acknowledged.items()
         again = Modality(node)
-        with again.associated() as assoc:
+        with again.associated() as speaker:
             for number in range(1, last + 1):
-                assert again.send(assoc, "1.1", number) == status.SUCCESS
+                assert again.send(speaker, "1.1", number) == status.SUCCESS
         assert_all_acknowledged_are_there(again, data_dir)
         wait_until_indexed(node, modality=again, refused=modality.refused)
+
+
+def test_a_running_node_removes_what_ended_long_ago_and_takes_it_again(tmp_path: Path) -> None:
+    text = configuration(tmp_path, min_free_mib=1)
+    data_dir = tmp_path / "node" / "data"
+    with serving(tmp_path, text) as node:
+        modality = Modality(node)
+        for number in (1, 2, 3):
+            assert modality.send_alone("1.1", number) == status.SUCCESS
+        assert node.outcome("1.1")["outcome"] == "not applicable"
+        assert node.stop() == 0
+    moments = "keep_delivered_days = 1e-6"
+    with serving(tmp_path, text.replace("[disk]", f"[disk]\n{moments}")) as node:
+        running.wait_for(lambda: not on_disk(data_dir), what="an empty disk")
+        running.wait_for(lambda: node.outcome("1.1")["instances"] == 0, what="no rows")
+        document = node.outcome("1.1")
+        assert document["outcome"] == "not applicable"
+        assert [e["what"] for e in document["timeline"]][-1] == Kind.FILES_REMOVED
+        again = Modality(node)
+        for number in (1, 2, 3):
+            assert again.send_alone("1.1", number) == status.SUCCESS
+        wait_until_indexed(node, again)
+        running.wait_for(lambda: node.outcome("1.1")["revision"] == 2, what="a second revision")
+        assert node.stop() == 0

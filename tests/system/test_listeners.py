@@ -174,6 +174,7 @@ def test_a_listener_is_killed_under_load_and_nothing_acknowledged_is_lost(
         assert node.outcome(derived("study", str(number)))["instances"] == len(files)
     assert victim not in node.listeners(2)
     assert "listener died" in node.log
+    assert list((instances.parent / "incoming").iterdir()) == []
 
 
 @pytest.mark.server("dcmtk")

@@ -6,17 +6,20 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from certificates import Authority, Issued
+from certificates import Authority, Issued, TlsTable
 from pynetdicom import AE, evt
 
 from dicomnode import bundle, check
 from dicomnode.config import Problem
+from dicomnode.network.tls import Certificates
 
 HOST = "127.0.0.1"
 GIB = 1024**3
@@ -362,17 +365,29 @@ def test_a_route_names_exactly_the_inputs_of_its_model(
 # ── Live ────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def pacs_port() -> Iterator[int]:
+@contextmanager
+def pacs(security: ssl.SSLContext | None = None) -> Iterator[int]:
     """The port of a peer that answers C-ECHO to whoever calls it PACS."""
     ae = AE(ae_title="PACS")
     ae.add_supported_context("1.2.840.10008.1.1")  # Verification SOP Class, PS3.4 A.4
     ae.require_called_aet = True
-    server = ae.start_server((HOST, 0), block=False, evt_handlers=[(evt.EVT_C_ECHO, lambda _: 0)])
+    server = ae.start_server(
+        (HOST, 0),
+        block=False,
+        evt_handlers=[(evt.EVT_C_ECHO, lambda _: 0)],
+        ssl_context=security,
+    )
     assert server is not None
     assert server.socket is not None
     yield server.socket.getsockname()[1]
     server.shutdown()
+
+
+@pytest.fixture
+def pacs_port() -> Iterator[int]:
+    """The port of a peer that is called plainly."""
+    with pacs() as port:
+        yield port
 
 
 def test_a_destination_that_answers_is_no_problem(
@@ -402,6 +417,17 @@ def test_each_place_where_a_peer_is_called_is_asked_once(
         MODEL, f"query = {{ port = {free_port} }}\ncommitment = {{ port = {pacs_port} }}\n" + MODEL
     )
     assert set(found(text, live=True)) == {"peers.pacs.query"}
+
+
+def test_a_destination_with_tls_is_called_with_the_certificates_of_tls(
+    found: Check, brain: Path, authority: Authority
+) -> None:
+    theirs, ours = authority.issue("pacs"), authority.issue("node")
+    table = TlsTable(certificate=theirs.certificate, key=theirs.key, ca=authority.certificate)
+    with pacs(Certificates(table).server()) as port:
+        text = SOUND.replace("4242", f"{port}\ntls = true")
+        assert found(text + tls(ours, authority), live=True) == {}
+        assert found(text, live=True)["peers.pacs"].code == "tls-failed"  # who has signed it?
 
 
 def test_a_destination_without_tls_that_is_called_with_it_is_an_error_when_live(

@@ -348,6 +348,8 @@ def test_an_override_of_what_is_no_table_leaves_that_fault_to_be_reported(write:
         (PACS + "query = 104\n", "peers.pacs.query", "a table"),
         (PACS + "query = { prt = 104 }\n", "peers.pacs.query.prt", '"port"'),
         (PACS + "commitment = { port = 0 }\n", "peers.pacs.commitment.port", "1"),
+        (PACS + 'tls_name = ".example"\n', "peers.pacs.tls_name", "certificate"),
+        (PACS + 'tls_name = "a..b"\n', "peers.pacs.tls_name", "certificate"),
         (PACS + "max_associations = 0\n", "peers.pacs.max_associations", "1"),
         (PACS + 'ae_titles = ["A"]\n', "peers.pacs.ae_titles", '"ae_title"'),
         (PACS.replace("4242", "0"), "peers.pacs.port", "1"),

@@ -311,6 +311,24 @@ def test_a_draft_is_not_removed_while_it_is_written(store: FileStore) -> None:
     assert store.absolute(kept.path).read_bytes() == b"metacontent"
 
 
+def test_a_draft_that_was_taken_for_left_over_before_it_was_marked_begins_anew(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, removed = fcntl.flock, []
+
+    def another_is_quicker(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX and not removed:
+            removed.append(store.remove_partial())
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", another_is_quicker)
+    with closing(store.draft(b"meta")) as draft:
+        kept = draft.commit(UID)
+    assert removed == [1]
+    assert store.absolute(kept.path).read_bytes() == b"meta"
+    assert incoming(store) == []
+
+
 WRITER = """
 import sys
 from pathlib import Path

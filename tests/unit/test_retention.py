@@ -660,7 +660,7 @@ def test_a_fault_ends_a_look_and_not_the_loop(
 
     with monkeypatch.context() as patched:
         patched.setattr(retention, "removable", failing)
-        delivered.retention.run(Stopping(after=retention._EVERY_S))
+        delivered.retention.run(Stopping(after=retention._AFTER_FAULT_S))
     assert_whole(delivered)
 
 

@@ -178,6 +178,30 @@ def test_a_file_that_cannot_be_used_is_named_at_the_start(
         Certificates(TlsTable(**changed))
 
 
+@pytest.mark.parametrize("rsa_bits", [0, 2048])
+def test_a_key_of_another_certificate_is_named(
+    table: TlsTable, authority: Authority, rsa_bits: int
+) -> None:
+    other = authority.issue("other", rsa_bits=rsa_bits)
+    with pytest.raises(Misconfigured, match=r"key-unusable.*is not the key of .*node\.crt"):
+        Certificates(replace(table, key=other.key))
+
+
+def test_a_key_that_is_too_short_is_named(table: TlsTable, authority: Authority) -> None:
+    weak = authority.issue("weak", rsa_bits=1024)
+    with pytest.raises(Misconfigured, match=r"key-unusable.*too short"):
+        Certificates(replace(table, certificate=weak.certificate, key=weak.key))
+
+
+def test_an_rsa_key_serves_as_well(table: TlsTable, authority: Authority) -> None:
+    rsa = authority.issue("rsa", rsa_bits=2048)
+    certificates = Certificates(replace(table, certificate=rsa.certificate, key=rsa.key))
+    older = certificates.client()
+    older.maximum_version = ssl.TLSVersion.TLSv1_2
+    _, caller = meet(certificates.server(), older)
+    assert common_name(caller) == "rsa"
+
+
 def test_a_key_that_is_encrypted_opens_with_its_password_alone(
     table: TlsTable, authority: Authority, tmp_path: Path
 ) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pynetdicom import AE, build_context
+from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 from wire.receiving import HOST, KIND, NODE, Associate, Listen, Peer, Receiver, Start
 
+from dicomnode.network import checkpoint
 from dicomnode.network.commitment import Commitment
 from dicomnode.network.storage import Gate
 from dicomnode.network.tls import Certificates
@@ -73,7 +74,9 @@ def associate(node: Receiver) -> Iterator[Associate]:
         ae = AE(calling)
         contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds or [KIND]]
         port = (to or node).port
-        assoc = ae.associate(HOST, port, contexts=contexts, ae_title=called)
+        # Without the mend, pynetdicom would lose an answer now and then.
+        mend = (evt.EVT_CONN_OPEN, lambda event: checkpoint.install(event.assoc))
+        assoc = ae.associate(HOST, port, contexts=contexts, ae_title=called, evt_handlers=[mend])
         asked.append(assoc)
         return assoc
 

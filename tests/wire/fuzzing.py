@@ -35,9 +35,27 @@ LEVELS = ("opening", "order", "value", "command", "data", "bytes")
 _UID = "1.2.3.{number:010}.{which}"
 _LENGTHS = (0, 1, 2, 3, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 # What a valid command set may be turned into.
-_FIELDS = (0, 0x10, 0x20, 0x21, 0x30, 0x100, 0x110, 0x120, 0x130, 0x140, 0x150, 0xFFF, 0x8001, 0xFFFF)
+_FIELDS = (
+    0,
+    0x10,
+    0x20,
+    0x21,
+    0x30,
+    0x100,
+    0x110,
+    0x120,
+    0x130,
+    0x140,
+    0x150,
+    0xFFF,
+    0x8001,
+    0xFFFF,
+)
+
+_TYPES = (0, 1, 2, raw.NO_DATA_SET, 0x102, 0xFFFF)
 
 Random = random.Random
+_Elements = list[tuple[int, bytes]]
 _Piece = bytes | list[Pdv]
 
 
@@ -181,7 +199,7 @@ def _echo(rng: Random, message_id: int, faults: set[str]) -> list[_Piece]:
 def _message(
     rng: Random,
     context_id: int,
-    elements: list[tuple[int, bytes]],
+    elements: _Elements,
     content: bytes | None,
     faults: set[str],
 ) -> list[_Piece]:
@@ -262,78 +280,77 @@ def _spoil_the_order(rng: Random, pieces: list[_Piece]) -> None:
 def _spoil_a_value(rng: Random, pieces: list[_Piece]) -> None:
     """Let one PDV lie, or the PDU that holds it."""
     holders = [at for at, piece in enumerate(pieces) if isinstance(piece, list) and piece]
-    if not holders:
-        return
-    at = rng.choice(holders)
-    piece = pieces[at]
-    assert isinstance(piece, list)
-    values = list(piece)
+    if holders:
+        at = rng.choice(holders)
+        holder = pieces[at]
+        assert isinstance(holder, list)
+        pieces[at] = _spoilt_values(rng, holder)
+
+
+def _spoilt_values(rng: Random, values: list[Pdv]) -> _Piece:
     which = rng.randrange(len(values))
     value = values[which]
-    match rng.randrange(9):
-        case 0:
-            values[which] = replace(value, length=rng.choice(_LENGTHS))
-        case 1:
-            length = len(value.content) + 2 + rng.choice((-2, -1, 1, 2, 6))
-            values[which] = replace(value, length=max(length, 0))
-        case 2:
-            values[which] = replace(value, context_id=rng.choice((0, 1, 2, 3, 5, 7, 9, 11, 255)))
-        case 3:
-            values[which] = replace(value, control=rng.choice((0, 1, 2, 3, 4, 0x80, 0xFF)))
-        case 4:
-            values.insert(which, replace(value, content=b"", is_last=rng.random() < 0.5))
-        case 5:
-            del values[which]
-        case 6:
-            rng.shuffle(values)
-        case 7:
-            values.insert(which, value)
-        case 8:
-            body = b"".join(one.encoded() for one in values)
-            length = rng.choice((*_LENGTHS, len(body) - 1, len(body) + 1))
-            pieces[at] = raw.pdu(raw.P_DATA_TF, body, length=length)
-            return
-    pieces[at] = values
+
+    def instead(*others: Pdv) -> list[Pdv]:
+        return [*values[:which], *others, *values[which + 1 :]]
+
+    def nearly(length: int) -> int:
+        return max(0, length + rng.choice((-2, -1, 1, 2, 6)))
+
+    encoded_length = len(raw.p_data(*values)) - 6
+    spoil: Sequence[Callable[[], _Piece]] = (
+        lambda: instead(replace(value, length=rng.choice(_LENGTHS))),
+        lambda: instead(replace(value, length=nearly(len(value.content) + 2))),
+        lambda: instead(replace(value, context_id=rng.choice((0, 1, 2, 3, 5, 7, 9, 11, 255)))),
+        lambda: instead(replace(value, control=rng.choice((0, 1, 2, 3, 4, 0x80, 0xFF)))),
+        lambda: instead(replace(value, content=b"", is_last=rng.random() < 0.5), value),
+        lambda: instead(value, value),
+        instead,
+        lambda: rng.sample(values, len(values)),
+        lambda: raw.p_data(*values, length=rng.choice(_LENGTHS)),
+        lambda: raw.p_data(*values, length=nearly(encoded_length)),
+    )
+    return rng.choice(spoil)()
 
 
-def _spoilt_command(rng: Random, elements: list[tuple[int, bytes]]) -> bytes:
+def _spoilt_command(rng: Random, elements: _Elements) -> bytes:
     """A command set that breaks PS3.7 6.3 or means something else."""
     which = rng.randrange(len(elements))
     number, value = elements[which]
-    match rng.randrange(12):
-        case 0:
-            del elements[which]
-        case 1:
-            elements.insert(which, (number, value))
-        case 2:
-            elements[which] = (number, rng.choice((b"", value[:-1], value + value, value + b"\0")))
-        case 3:
-            elements[which] = (number, rng.randbytes(len(value)))
-        case 4:
-            rng.shuffle(elements)
-        case 5:
-            elements = _with(elements, raw.COMMAND_FIELD, raw.short(rng.choice(_FIELDS)))
-        case 6:
-            kind = rng.choice((0, 1, 2, raw.NO_DATA_SET, 0x102, 0xFFFF))
-            elements = _with(elements, raw.COMMAND_DATA_SET_TYPE, raw.short(kind))
-        case 7:
-            elements = _with(elements, raw.AFFECTED_SOP_INSTANCE_UID, _no_uid(rng))
-        case 8:
-            elements = _with(elements, raw.AFFECTED_SOP_CLASS_UID, _no_uid(rng))
-        case 9:
-            elements = [*elements, (rng.choice((0x0900, 0x0902, 0x1030, 0xFFFF)), rng.randbytes(70))]
-        case 10:
-            said = bytearray(raw.command(dict(elements)))
-            start = rng.choice((4, 12 + 4))  # where the length of one of the first two stands
-            said[start : start + 4] = struct.pack("<L", rng.choice(_LENGTHS))
-            return bytes(said)
-        case 11:
-            return rng.choice((b"", rng.randbytes(rng.randrange(200)), bytes(100)))
-    content = b"".join(raw.element(number, value) for number, value in elements)
+
+    def instead(*others: tuple[int, bytes]) -> _Elements:
+        return [*elements[:which], *others, *elements[which + 1 :]]
+
+    spoil: Sequence[Callable[[], _Elements | bytes]] = (
+        instead,
+        lambda: instead((number, value), (number, value)),
+        lambda: instead((number, rng.choice((b"", value[:-1], value + value, value + b"\0")))),
+        lambda: instead((number, rng.randbytes(len(value)))),
+        lambda: rng.sample(elements, len(elements)),
+        lambda: _with(elements, raw.COMMAND_FIELD, raw.short(rng.choice(_FIELDS))),
+        lambda: _with(elements, raw.COMMAND_DATA_SET_TYPE, raw.short(rng.choice(_TYPES))),
+        lambda: _with(elements, raw.AFFECTED_SOP_INSTANCE_UID, _no_uid(rng)),
+        lambda: _with(elements, raw.AFFECTED_SOP_CLASS_UID, _no_uid(rng)),
+        lambda: [*elements, (rng.choice((0x0900, 0x0902, 0x1030, 0xFFFF)), rng.randbytes(70))],
+        lambda: _with_a_lie(rng, elements),
+        lambda: rng.choice((b"", rng.randbytes(rng.randrange(200)), bytes(100))),
+    )
+    spoilt = rng.choice(spoil)()
+    if isinstance(spoilt, bytes):
+        return spoilt
+    content = b"".join(raw.element(number, value) for number, value in spoilt)
     return raw.element(raw.GROUP_LENGTH, struct.pack("<L", len(content))) + content
 
 
-def _with(elements: list[tuple[int, bytes]], number: int, value: bytes) -> list[tuple[int, bytes]]:
+def _with_a_lie(rng: Random, elements: _Elements) -> bytes:
+    """A command set in which the first or the second element lies about its length."""
+    said = bytearray(raw.command(dict(elements)))
+    at = rng.choice((4, 12 + 4))
+    said[at : at + 4] = struct.pack("<L", rng.choice(_LENGTHS))
+    return bytes(said)
+
+
+def _with(elements: _Elements, number: int, value: bytes) -> _Elements:
     return [(one, value if one == number else was) for one, was in elements]
 
 
@@ -355,23 +372,19 @@ def _no_uid(rng: Random) -> bytes:
 
 def _spoilt_dataset(rng: Random, content: bytes) -> bytes:
     at = rng.randrange(len(content))
-    match rng.randrange(8):
-        case 0:
-            return content[:at]
-        case 1:
-            return rng.randbytes(rng.randrange(300))
-        case 2:
-            return b""
-        case 3:  # sequences within sequences, none of which ends
-            begin = b"\x08\x00\x06\x00SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
-            return begin * rng.choice((1, 100, 1000))
-        case 4:  # the first element is longer than anything
-            return b"\x08\x00\x05\x00UN\0\0" + struct.pack("<L", rng.choice(_LENGTHS)) + content
-        case 5:
-            return content.replace(STORAGE.encode(), rng.choice((b"", b"1.2.3", b"x" * 60)))
-        case 6:
-            return content[:at] + rng.randbytes(rng.randrange(1, 9)) + content[at:]
-    return _noisy(rng, content)
+    unended = b"\x08\x00\x06\x00SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    endless = b"\x08\x00\x05\x00UN\0\0" + struct.pack("<L", rng.choice(_LENGTHS))
+    spoil: Sequence[Callable[[], bytes]] = (
+        lambda: content[:at],
+        lambda: rng.randbytes(rng.randrange(300)),
+        lambda: b"",
+        lambda: unended * rng.choice((1, 100, 1000)),  # sequences in sequences
+        lambda: endless + content,
+        lambda: content.replace(STORAGE.encode(), rng.choice((b"", b"1.2.3", b"x" * 60))),
+        lambda: content[:at] + rng.randbytes(rng.randrange(1, 9)) + content[at:],
+        lambda: _noisy(rng, content),
+    )
+    return rng.choice(spoil)()
 
 
 def _noisy(rng: Random, content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A sender that speaks PDUs itself, so that every byte of them can be chosen (PS3.8 9.3, PS3.7 6.3).
+"""A sender that speaks PDUs itself: every byte of them can be chosen (PS3.8 9.3, PS3.7 6.3).
 
 It shares nothing with the node and nothing with pynetdicom: what it says is judged by neither.
 """
@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
+from typing import Self
 
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 
@@ -102,9 +103,7 @@ def associate_rq(
         + _item(0x52, _OUR_CLASS.encode())
         + _item(0x55, _OUR_VERSION.encode())
     )
-    body = struct.pack(
-        ">HH16s16s32x", 1, 0, called.ljust(16).encode(), calling.ljust(16).encode()
-    )
+    body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), calling.ljust(16).encode())
     body += _item(0x10, _APPLICATION_CONTEXT.encode())
     body += b"".join(map(_proposed, contexts)) + _item(0x50, user)
     return pdu(ASSOCIATE_RQ, body)
@@ -150,7 +149,9 @@ def uid(value: str) -> bytes:
     return value.encode() + b"\0" * (len(value) % 2)
 
 
-def c_store_rq(sop_class_uid: str, sop_instance_uid: str, *, message_id: int = 1) -> dict[int, bytes]:
+def c_store_rq(
+    sop_class_uid: str, sop_instance_uid: str, *, message_id: int = 1
+) -> dict[int, bytes]:
     """The elements of a C-STORE-RQ (PS3.7 9.3.1.1)."""
     return {
         AFFECTED_SOP_CLASS_UID: uid(sop_class_uid),
@@ -222,7 +223,7 @@ def values(body: bytes) -> list[Pdv]:
 
 
 def pieces(content: bytes, *, longest: int, rng: random.Random | None = None) -> list[bytes]:
-    """`content` in pieces of at most `longest` bytes; with `rng` cut anywhere, some pieces empty."""
+    """`content` in pieces of at most `longest` bytes; with `rng` cut anywhere, some empty."""
     if rng is None:
         return [content[at : at + longest] for at in range(0, len(content), longest)] or [b""]
     cut, at = [], 0
@@ -251,7 +252,9 @@ def fragments(
     return [*cut[:-1], replace(cut[-1], is_last=True)]
 
 
-def packed(fragments: Sequence[Pdv], *, longest: int, rng: random.Random | None = None) -> list[bytes]:
+def packed(
+    fragments: Sequence[Pdv], *, longest: int, rng: random.Random | None = None
+) -> list[bytes]:
     """PDVs as P-DATA-TF PDUs: each by itself, or with `rng` as many together as chance has it."""
     made: list[bytes] = []
     together: list[Pdv] = []
@@ -290,7 +293,7 @@ class Speaker:
             raise ConnectionRefusedError(f"PDU of type {kind}: {body.hex()}")
         self.granted, self.longest = accepted(body)
 
-    def __enter__(self) -> Speaker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

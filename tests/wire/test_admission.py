@@ -13,7 +13,7 @@ from wire.receiving import HOST, KIND, NODE, Associate, Peer, Receiver, Start
 
 from dicomnode.archive.arrival import End, Opened, TurnedAway
 from dicomnode.errors import Misconfigured
-from dicomnode.network import association
+from dicomnode.network import acceptor, association
 
 
 def rejection(assoc: Association) -> tuple[int | None, ...]:
@@ -130,6 +130,19 @@ def test_what_speaks_no_dicom_disturbs_nobody(node: Receiver, associate: Associa
         scanner.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert associate().is_established
     assert node.of(TurnedAway) == []
+
+
+def test_connections_without_an_association_are_limited_too(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "_WAITING", 1)
+    node = start(max_associations=1)
+    with contextlib.ExitStack() as silent:
+        for _ in range(2):
+            silent.enter_context(socket.create_connection((HOST, node.port)))
+        one_more = silent.enter_context(socket.create_connection((HOST, node.port)))
+        one_more.settimeout(30)
+        assert one_more.recv(1) == b""
 
 
 def test_an_abstract_syntax_that_is_not_for_storage_is_not_accepted(associate: Associate) -> None:

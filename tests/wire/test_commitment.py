@@ -25,7 +25,7 @@ from dicomnode.archive.contents import Content
 from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
 from dicomnode.errors import Failed, Misconfigured, RetryLater
-from dicomnode.network import commitment_call, commitment_message
+from dicomnode.network import checkpoint, commitment_call, commitment_message
 from dicomnode.network.commitment import Commitments
 from dicomnode.network.commitment_message import SOP_CLASS, SOP_INSTANCE
 from dicomnode.network.reporter import CommitmentReporter, Pauses
@@ -35,6 +35,9 @@ WITHIN_S = 30
 TRANSACTION = "1.2.3.9"
 
 Answer = tuple[int, Dataset]
+
+# Without the mend, pynetdicom would lose an answer now and then.
+MENDED = (evt.EVT_CONN_OPEN, lambda event: checkpoint.install(event.assoc))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +135,7 @@ class Client:
             contexts=[build_context(SOP_CLASS)],
             ae_title=NODE,
             ext_neg=[*roles],
-            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._hear)],
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._hear), MENDED],
         )
         assert self.assoc.is_established
 
@@ -292,6 +295,22 @@ def test_what_is_no_request_gets_a_status_and_its_reason_is_kept(
     assert reasons == ["bad-transaction-uid", "no-references", "bad-reference", "bad-reference"]
     assert client.assoc.is_established
     assert client.told.empty()
+
+
+def test_what_nobody_foresaw_is_answered_with_a_failure_and_promises_nothing(
+    node: Receiver, keeper: Keeper, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a sequence that does not read")
+
+    client = connect(node)
+    monkeypatch.setattr(commitment_message, "request_of", fail)
+    assert client.ask(keeper.keep(1)) == 0x0110
+    monkeypatch.setattr(commitment_message, "transaction_uid_of", fail)
+    pacs = connect(node, calling="PACS", as_scp=True)
+    information = commitment_message.action_information(TRANSACTION, [])
+    assert pacs.report(1, information) == 0x0110
+    assert not keeper.waiting()
 
 
 # Where the peer can be called.
@@ -458,13 +477,14 @@ def test_a_peer_that_was_away_for_long_is_told_what_is_true_now(
 def test_an_answer_that_a_peer_chokes_on_keeps_no_other_from_it(
     asked: Keeper, listen: Callable[..., Listening], report: Callable[[], object]
 ) -> None:
+    kept = asked.keep(2)
     with asked.database.write() as tx:
         commitments.ask(
             tx,
             peer="ct1",
             calling_ae_title="CT1",
             transaction_uid="1.2.3.10",
-            references=[asked.keep(2)],
+            references=[kept],
             at=time.time(),
         )
     peer = listen(answers=(None, 0))
@@ -489,7 +509,7 @@ class Scp:
         if supported:
             ae.add_supported_context(SOP_CLASS)
         self.server = ae.start_server(
-            (HOST, 0), block=False, evt_handlers=[(evt.EVT_N_ACTION, self._asked)]
+            (HOST, 0), block=False, evt_handlers=[(evt.EVT_N_ACTION, self._asked), MENDED]
         )
         self.to = Destination(ae_title="PACS", host=HOST, port=self.server.server_address[1])
 

@@ -35,7 +35,7 @@ from dicomnode.archive.deliveries import Delivery
 from dicomnode.archive.files import FileStore
 from dicomnode.archive.leases import Task
 from dicomnode.job import DeliveryState, JobState, Priority
-from dicomnode.network import commitment_call, commitment_message
+from dicomnode.network import checkpoint, commitment_call, commitment_message
 from dicomnode.network.commitment import Commitments
 from dicomnode.network.commitment_message import SOP_CLASS, SOP_INSTANCE
 from dicomnode.study import Instance
@@ -44,6 +44,8 @@ from workers.context import Context
 
 WITHIN_S = 30
 STUDY = "1.2.3.1"
+# Without the mend, pynetdicom would lose an answer now and then.
+MENDED = (evt.EVT_CONN_OPEN, lambda event: checkpoint.install(event.assoc))
 UIDS = ["1.2.3.4.1", "1.2.3.4.2"]
 
 
@@ -68,7 +70,7 @@ class Pacs:
         ae.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
         if supports_commitment:
             ae.add_supported_context(SOP_CLASS)
-        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._ask)]
+        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._ask), MENDED]
         self.server = ae.start_server((HOST, 0), block=False, evt_handlers=handlers)
         self.port: int = self.server.server_address[1]
 
@@ -116,6 +118,7 @@ class Pacs:
             contexts=[build_context(SOP_CLASS)],
             ae_title=NODE,
             ext_neg=[build_role(SOP_CLASS, scp_role=True)],
+            evt_handlers=[MENDED],
         )
         assert assoc.is_established
         status = self._report(assoc, self.asked[question])
@@ -332,7 +335,9 @@ def test_a_destination_that_does_not_answer_is_asked_again_and_sent_nothing_agai
     worker = sender(pacs, commitment_s=0.3)
     node = listening(worker)
     assert worker.work().reason == "awaiting-commitment"
-    assert worker.work().reason == "awaiting-commitment"
+    waiting = worker.work()
+    assert waiting.reason == "awaiting-commitment"
+    assert "know this node" in waiting.detail
     assert len({asked.TransactionUID for asked in pacs.asked}) == 2
     assert pacs.stored == UIDS
     # The answer to the first question comes after all.

@@ -49,6 +49,10 @@ class Item:
     dataset: bytes = field(repr=False)
 
     @property
+    def uids(self) -> tuple[str, str]:
+        return self.sop_class_uid, self.sop_instance_uid
+
+    @property
     def kind(self) -> tuple[str, str]:
         return self.sop_class_uid, self.transfer_syntax_uid
 
@@ -66,6 +70,9 @@ class Cut:
     longest: int
     is_random: bool = False
     is_trickling: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.longest}{' anywhere' * self.is_random}"
 
 
 def item(content: bytes) -> Item | None:
@@ -120,23 +127,16 @@ def send_all(receiver: Receiver, sent: Sequence[Item], cut: Cut) -> list[dict[in
     for contexts, together in batches(sent):
         with Speaker(receiver.port, list(contexts.values())) as speaker:
             for message_id, one in enumerate(together, start=1):
-                answers.append(_store(speaker, contexts[one.kind], one, message_id, cut, rng))
+                request = raw.c_store_rq(*one.uids, message_id=message_id)
+                chance = rng if cut.is_random else None
+                said = speaker.message(
+                    contexts[one.kind].id, request, one.dataset, longest=cut.longest, rng=chance
+                )
+                for pdu in said:
+                    speaker.trickle(pdu, rng=rng) if cut.is_trickling else speaker.send(pdu)
+                answers.append(speaker.answer())
             assert speaker.release()
     return answers
-
-
-def _store(
-    speaker: Speaker, context: Context, one: Item, message_id: int, cut: Cut, rng: random.Random
-) -> dict[int, bytes]:
-    request = raw.c_store_rq(one.sop_class_uid, one.sop_instance_uid, message_id=message_id)
-    chance = rng if cut.is_random else None
-    pdus = speaker.message(context.id, request, one.dataset, longest=cut.longest, rng=chance)
-    for pdu in pdus:
-        if cut.is_trickling:
-            speaker.trickle(pdu, rng=rng)
-        else:
-            speaker.send(pdu)
-    return speaker.answer()
 
 
 def kept(receiver: Receiver) -> dict[str, bytes]:
@@ -148,9 +148,7 @@ def assert_same_everywhere(start: Start, tmp_path: Path, sent: Sequence[Item], c
     """Send everything to both reactors; each keeps each byte, and both the same ones."""
     answers, files = [], []
     for reactor in REACTORS:
-        receiver = start(
-            reactor=reactor, data_dir=tmp_path / reactor, max_pdu_kib=LONGEST_KIB
-        )
+        receiver = start(reactor=reactor, data_dir=tmp_path / reactor, max_pdu_kib=LONGEST_KIB)
         answers.append(send_all(receiver, sent, cut))
         files.append(kept(receiver))
         assert receiver.leftovers == []
@@ -206,6 +204,7 @@ def test_every_real_object_arrives_as_it_was_sent(start: Start, tmp_path: Path) 
     sent = items(DATA)
     assert len(sent) > 1000
     assert_same_everywhere(start, tmp_path, sent, Cut(longest=131_072, is_random=True))
+    assert len(list((tmp_path / "streaming" / "instances").rglob("*.dcm"))) > 1000
 
 
 @each_reactor
@@ -251,9 +250,7 @@ def test_every_transfer_syntax_is_kept_as_it_is(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_command_and_its_data_may_be_cut_at_every_byte(
-    start: Start, seed: int
-) -> None:
+def test_a_command_and_its_data_may_be_cut_at_every_byte(start: Start, seed: int) -> None:
     """Each byte a PDV of its own, with empty ones between, some in one PDU and some not."""
     node, rng = start(), random.Random(seed)
     one = encoded(1, transfer_syntax_uid=raw.EXPLICIT)
@@ -262,7 +259,7 @@ def test_a_command_and_its_data_may_be_cut_at_every_byte(
     with Speaker(node.port, [context]) as speaker:
         values = []
         for is_command, part in (
-            (True, raw.command(raw.c_store_rq(one.sop_class_uid, one.sop_instance_uid))),
+            (True, raw.command(raw.c_store_rq(*one.uids))),
             (False, content),
         ):
             for at in range(len(part)):
@@ -272,9 +269,7 @@ def test_a_command_and_its_data_may_be_cut_at_every_byte(
                     raw.Pdv(context_id=1, content=part[at : at + 1], is_command=is_command)
                 )
             # The last fragment is empty: what it ends was whole before.
-            values.append(
-                raw.Pdv(context_id=1, content=b"", is_command=is_command, is_last=True)
-            )
+            values.append(raw.Pdv(context_id=1, content=b"", is_command=is_command, is_last=True))
         for pdu in raw.packed(values, longest=4096, rng=rng):
             speaker.send(pdu)
         assert raw.number(speaker.answer(), raw.STATUS) == status.SUCCESS
@@ -291,7 +286,7 @@ def test_a_pdu_longer_than_agreed_ends_the_association_and_nothing_is_kept(start
         assert speaker.longest == 4096
         said = raw.fragments(one.dataset, context_id=1, longest=100_000)
         assert len(one.dataset) > speaker.longest
-        request = raw.c_store_rq(one.sop_class_uid, one.sop_instance_uid)
+        request = raw.c_store_rq(*one.uids)
         for pdu in (*speaker.message(1, request), *raw.packed(said, longest=100_000)):
             speaker.send(pdu)
         with pytest.raises(ConnectionAbortedError):

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -119,6 +120,15 @@ def test_the_name_of_a_peer_is_that_of_its_certificate(
         sender.echo(secured(to, certificates), calling_ae_title=NODE)
     sender.echo(secured(to, certificates, name="192.0.2.1"), calling_ae_title=NODE)
     sender.echo(secured(to, certificates, name=""), calling_ae_title=NODE)
+
+
+@pytest.mark.parametrize("name", [".example", "a..b", "x" * 64])
+def test_a_name_that_no_certificate_has_is_a_misconfiguration(
+    certificates: Certificates, free_port: int, name: str
+) -> None:
+    to = Destination(ae_title="PACS", host=HOST, port=free_port)
+    with pytest.raises(Misconfigured, match="bad-tls-name"):
+        sender.echo(secured(to, certificates, name=name), calling_ae_title=NODE)
 
 
 def test_a_peer_that_does_not_get_our_certificate_says_so(
@@ -366,3 +376,32 @@ def test_what_we_send_ourselves_arrives_byte_for_byte(
     assert node.ended().stored == len(paths)
     for path, kept in zip(paths, node.stored, strict=True):
         assert dataset_bytes(node.data_dir / kept) == dataset_bytes(path)
+
+
+def test_the_command_line_sends_with_tls(
+    start: Start, authority: Authority, certificates: Certificates, file: Path
+) -> None:
+    node = start(certificates=certificates)
+    ct1 = authority.issue("ct1")
+    command = [
+        *(sys.executable, "-m", "dicomnode", "send", file, "--calling", "CT1"),
+        *("--to", f"{NODE}@{HOST}:{node.secure_port}", "--tls-ca", authority.certificate),
+    ]
+    own = ["--tls-certificate", ct1.certificate, "--tls-key", ct1.key]
+    done = subprocess.run([*command, *own], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 files stored" in done.stdout
+    done = subprocess.run(
+        [*command, *own, "--tls-name", "pacs.example"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "tls-failed" in done.stderr
+
+
+def test_the_command_line_asks_whom_to_trust(file: Path) -> None:
+    command = [sys.executable, "-m", "dicomnode", "send", file, "--to", "A@127.0.0.1:104"]
+    done = subprocess.run(
+        [*command, "--tls-name", "A"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "--tls-ca" in done.stderr

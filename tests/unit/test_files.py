@@ -240,14 +240,15 @@ def test_content_is_synced_before_it_gets_its_name_and_the_folder_after(
     assert synced == [("fdatasync", ".part"), ("link", ".dcm"), ("fsync", ""), ("unlink", ".part")]
 
 
-def test_a_repetition_makes_sure_that_the_first_is_safe(
+def test_a_repetition_is_synced_and_named_anew(
     store: FileStore, synced: list[tuple[str, str]]
 ) -> None:
-    keep(store)
+    first = store.absolute(keep(store).path).stat().st_ino
     synced.clear()
-    keep(store)
-    assert ("fsync", ".dcm") in synced
-    assert ("fsync", "") in synced
+    again = store.absolute(keep(store).path)
+    assert synced == [("fdatasync", ".part"), ("link", ".dcm"), ("fsync", ""), ("unlink", ".part")]
+    assert again.stat().st_ino != first
+    assert incoming(store) == []
 
 
 def test_an_instance_whose_folder_could_not_be_synced_is_made_safe_by_its_repetition(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import random
 import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import chain
 
 from pydicom.filebase import DicomBytesIO
@@ -169,12 +171,31 @@ _TEMPLATES = {
     for syntax in (raw.IMPLICIT, raw.EXPLICIT)
     for pixels in (_SMALL, _LARGE)
 }
+# A bomb takes the node half a second.
+_BOMBS, _BOMB_LENGTH = 0.01, 400 * 2**20
+_DEFLATED_CONTEXT = 7
 _PLACE = _UID.format(number=0, which=0).encode()
 
 
 def _dataset(sop_instance_uid: str, *, transfer_syntax: str, pixels: int) -> bytes:
     """A CT image. Its UID has to have the form that all have here."""
-    return _TEMPLATES[transfer_syntax, pixels].replace(_PLACE, sop_instance_uid.encode())
+    encoding = raw.EXPLICIT if transfer_syntax == DEFLATED else transfer_syntax
+    made = _TEMPLATES[encoding, pixels].replace(_PLACE, sop_instance_uid.encode())
+    return _deflated(made) if transfer_syntax == DEFLATED else made
+
+
+def _deflated(content: bytes) -> bytes:
+    """PS3.5 A.5: deflated, and padded to even length."""
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = deflate.compress(content) + deflate.flush()
+    return deflated + b"\0" * (len(deflated) % 2)
+
+
+@cache
+def _bomb() -> bytes:
+    """Little to send, and much more than anyone wants to hold at once."""
+    endless = b"\x08\x00\x05\x00UN\0\0" + struct.pack("<L", _BOMB_LENGTH)
+    return _deflated(endless + bytes(_BOMB_LENGTH) + _TEMPLATES[raw.EXPLICIT, _SMALL])
 
 
 def good_dataset(sop_instance_uid: str) -> bytes:
@@ -183,11 +204,12 @@ def good_dataset(sop_instance_uid: str) -> bytes:
 
 
 def _store(rng: Random, uid: str, message_id: int, faults: set[str]) -> list[_Piece]:
-    context = rng.choice(CONTEXTS[1:3])
+    context = rng.choice(CONTEXTS[1:4])
     pixels = _LARGE if rng.random() < 0.1 else _SMALL
     content = _dataset(uid, transfer_syntax=context.transfer_syntaxes[0], pixels=pixels)
     if "data" in faults:
-        content = _spoilt_dataset(rng, content)
+        is_bomb = context.id == _DEFLATED_CONTEXT and rng.random() < _BOMBS
+        content = _bomb() if is_bomb else _spoilt_dataset(rng, content)
     elements = list(raw.c_store_rq(STORAGE, uid, message_id=message_id).items())
     return _message(rng, context.id, elements, content, faults)
 

@@ -39,6 +39,8 @@ _IDENTITY = frozenset(_tag(keyword) for keyword in _UID_KEYWORDS) | {
     _PATIENT_ID,
 }
 _LAST_OF_IDENTITY = _tag("SeriesInstanceUID")
+# No UID, no name and no list of character sets is longer: what is, is not even read.
+_LONGEST_OF_IDENTITY = 1024
 _LAST_OF_META = 0x0002FFFF
 _LAST_OF_HEADER = 0x7FDFFFFF  # group 7FE0 holds the pixels
 
@@ -106,7 +108,7 @@ def _identity_elements(dataset: bytes | BinaryIO, transfer_syntax_uid: str) -> d
             elements.source_of(stream, transfer_syntax_uid=transfer_syntax_uid),
             coding=coding,
             last=_LAST_OF_IDENTITY,
-            wanted=lambda tag, _vr, _length: tag in _IDENTITY,
+            wanted=lambda tag, _vr, length: tag in _IDENTITY and length <= _LONGEST_OF_IDENTITY,
         )
     }
 

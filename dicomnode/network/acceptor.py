@@ -220,8 +220,8 @@ class Acceptor:
             refusal = storage.unexpected(association.REJECTED_FOR_NOW)
         else:
             return
-        _reject(assoc, refusal)
         self._desk.turn_away(refusal)
+        _reject(assoc, refusal)
 
     def _admit(self, assoc: Association) -> str:
         request: Any = assoc.requestor.primitive

@@ -11,6 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
+from pynetdicom.pdu import P_DATA_TF
 
 from dicomnode.archive import status
 from dicomnode.archive.commitments import Reference
@@ -58,21 +59,30 @@ def ask(
         Failed: `commitment-refused`.
     """
 
+    heard, replied = threading.Event(), threading.Event()
+
     def on_report(event: Event) -> tuple[int, None]:
+        heard.set()
         return _take(event, reported), None
+
+    def on_sent(event: Event) -> None:
+        if heard.is_set() and isinstance(event.pdu, P_DATA_TF):
+            replied.set()
 
     with requested(
         to,
         calling_ae_title=calling_ae_title,
         contexts=[build_context(SOP_CLASS, [*_SYNTAXES])],
         patience=_PATIENCE,
-        handlers=[(evt.EVT_N_EVENT_REPORT, on_report)],
+        handlers=[(evt.EVT_N_EVENT_REPORT, on_report), (evt.EVT_PDU_SENT, on_sent)],
     ) as assoc:
         if not assoc.accepted_contexts:
             raise _not_supported(to)
         information = commitment_message.action_information(transaction_uid, references)
         _require_taken(_status(to, lambda: _ask(assoc, information)), to)
         _stay(assoc, is_answered)
+        if heard.is_set():  # its thanks come before our farewell
+            replied.wait(_PATIENCE.answer_s)
 
 
 def _take(event: Event, reported: Callable[[int, Dataset], int]) -> int:

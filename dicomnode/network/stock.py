@@ -61,7 +61,13 @@ class StockConversation:
         assoc.join()
         reception = self._reception_of(assoc)
         if reception is not None:
-            reception.ended(End.RELEASED if assoc.is_released else self._end)
+            reception.ended(self._how_it_ended())
+
+    def _how_it_ended(self) -> End:
+        if not self._assoc.is_released:
+            return self._end
+        # Who lets go in the middle of a message has not said all that he wanted.
+        return End.RELEASED if self._assoc.dimse.message is None else End.ABORTED
 
     def abort(self) -> None:
         """Abort it, or hang up on a peer that has not asked for one yet."""

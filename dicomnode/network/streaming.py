@@ -189,11 +189,17 @@ class Conversation:
         request = _association_request(bytes(pdu))
         assoc.requestor.primitive = request
         evt.trigger(assoc, evt.EVT_REQUESTED, {})
-        if not assoc.is_rejected and not assoc.is_aborted:
-            # Of all that we support, what is asked for: to compare with the rest takes long.
-            asked = {str(one.abstract_syntax) for one in _proposed(request)}
-            assoc.acceptor.supported_contexts = association.contexts_for(asked)
+        if self._reception_of(assoc) is None:
+            return False
+        # Of all that we support, what is asked for: to compare with the rest takes long.
+        asked = {str(one.abstract_syntax) for one in _proposed(request)}
+        assoc.acceptor.supported_contexts = association.contexts_for(asked)
+        try:
             assoc.acse.negotiate_association()
+        except ConnectionError:
+            raise
+        except Exception as error:  # what it trips over in a request has no common class
+            raise _unreadable("An A-ASSOCIATE-RQ cannot be negotiated.") from error
         self._contexts = {
             context.context_id: (str(context.abstract_syntax), str(context.transfer_syntax[0]))
             for context in assoc.accepted_contexts
@@ -209,7 +215,7 @@ class Conversation:
                     self._take(context_id, control, fragment)
             elif kind == wire.RELEASE_RQ:
                 self._wire.send(wire.RELEASE_RP)
-                return End.RELEASED
+                return End.RELEASED if self._message is None else End.ABORTED
             elif kind == wire.ABORT:
                 return End.ABORTED
             else:
@@ -272,15 +278,22 @@ class Conversation:
     def _pass_on(self, whole: OtherMessage) -> None:
         """Let pynetdicom answer what is no C-STORE."""
         assoc = self._assoc
-        assoc.dimse.receive_primitive(whole.primitive())
+        try:
+            assoc.dimse.receive_primitive(whole.primitive())
+        except Exception as error:  # what it trips over in a message has no common class
+            raise _unreadable("A message does not read.") from error
         if not self._wire.event_queue.empty():
-            raise _misplaced("A message that pynetdicom does not understand.")
+            raise _unreadable("A message does not read.")
         context_id, received = assoc.dimse.get_msg(block=False)
+        if received is None or context_id is None:
+            return  # pynetdicom has seen to it
         if isinstance(received, N_EVENT_REPORT) and received.is_valid_response:
             self._hear(received)
-        elif received is not None and context_id is not None:
+        elif received.is_valid_request:
             assoc._serve_request(received, context_id)  # noqa: SLF001 - what its own loop does
             self._send_reports(context_id)
+        else:
+            raise _unreadable("A message lacks what it must have.")
 
     def _send_reports(self, context_id: int) -> None:
         """Send what a service has to say after its answer (PS3.4 J.3.3)."""
@@ -309,6 +322,10 @@ def _misplaced(detail: str) -> ProtocolFault:
     return ProtocolFault(detail, AbortReason.UNEXPECTED_PARAMETER)
 
 
+def _unreadable(detail: str) -> ProtocolFault:
+    return ProtocolFault(detail, AbortReason.INVALID_PARAMETER)
+
+
 def _association_request(variable_field: bytes) -> A_ASSOCIATE:
     """The request in an A-ASSOCIATE-RQ, as pynetdicom reads it.
 
@@ -321,9 +338,7 @@ def _association_request(variable_field: bytes) -> A_ASSOCIATE:
         pdu.decode(header + variable_field)
         return pdu.to_primitive()
     except Exception as error:  # what its decoder trips over has no common class
-        raise ProtocolFault(
-            "An A-ASSOCIATE-RQ does not read.", AbortReason.INVALID_PARAMETER
-        ) from error
+        raise _unreadable("An A-ASSOCIATE-RQ does not read.") from error
 
 
 def _proposed(request: A_ASSOCIATE) -> Sequence[PresentationContext]:

@@ -22,10 +22,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
@@ -47,6 +49,10 @@ _OUT_OF_RESOURCES = range(0xA700, 0xA800)
 _TRY_AGAIN_S = 0.05
 _READY_WITHIN_S = 120.0
 _SHOWN = 20
+
+_NODES = 0.3  # of the victims; the others are listeners
+
+Whom = Literal["listener", "node"]
 
 _CONFIGURATION = """\
 [node]
@@ -114,15 +120,16 @@ class Served:
             lambda: receiving.listening(self.data_dir), what="the node", within_s=_READY_WITHIN_S
         )
 
-    def kill(self, rng: random.Random) -> str:
-        """SIGKILL a listener, or all; returns which."""
-        listeners = self.listeners
-        if listeners and rng.random() < 0.7:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(listeners), signal.SIGKILL)
-            return "listener"
-        self._process.kill()
-        return "node"
+    def kill(self, whom: Whom, rng: random.Random) -> None:
+        """SIGKILL one of the listeners as soon as there is one, or the node itself."""
+        if whom == "node":
+            self._process.kill()
+            return
+        listeners = wait_for(
+            lambda: self.listeners, what="a listener process", within_s=_READY_WITHIN_S
+        )
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rng.choice(listeners), signal.SIGKILL)
 
     def restart(self) -> None:
         """SIGTERM, and up again."""
@@ -250,7 +257,7 @@ class Sender(threading.Thread):
 class Report:
     """How a soak ended. `lost` are UIDs, `faults` sentences."""
 
-    kills: dict[str, int]
+    kills: Counter[Whom]
     acknowledged: int
     lost: tuple[str, ...]
     faults: tuple[str, ...]
@@ -259,7 +266,7 @@ class Report:
         kills = ", ".join(f"{count} of a {whom}" for whom, count in sorted(self.kills.items()))
         return (
             f"{len(self.lost)} lost of {self.acknowledged} acknowledged "
-            f"in {sum(self.kills.values())} kills ({kills})"
+            f"in {self.kills.total()} kills ({kills})"
         )
 
 
@@ -274,7 +281,7 @@ def soak(
 ) -> Report:
     """Send and kill; then look at what is left."""
     ledger, rng = Ledger(), random.Random(seed)
-    killed: dict[str, int] = {}
+    victims: list[Whom] = ["node" if rng.random() < _NODES else "listener" for _ in range(kills)]
     with served(folder, processes=processes) as node:
         sending = [
             Sender(number, port=node.port, ledger=ledger, seed=seed)
@@ -283,10 +290,9 @@ def soak(
         for sender in sending:
             sender.start()
         try:
-            for _ in progress(range(kills)):
+            for number in progress(range(kills)):
                 _wait_for_a_bad_moment(ledger, rng)
-                whom = node.kill(rng)
-                killed[whom] = killed.get(whom, 0) + 1
+                node.kill(victims[number], rng)
             _wait_for_more(ledger)
         finally:
             for sender in sending:
@@ -300,7 +306,7 @@ def soak(
             faults.append(f"the node ended with {code}")
     lost, further = _compared(node.data_dir, ledger)
     return Report(
-        kills=killed,
+        kills=Counter(victims),
         acknowledged=len(ledger.acknowledged),
         lost=tuple(lost),
         faults=(*faults, *further),

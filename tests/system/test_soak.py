@@ -14,5 +14,5 @@ def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path) -> None:
     assert report.lost == ()
     assert report.faults == ()
     assert report.acknowledged > KILLS
-    assert sum(report.kills.values()) == KILLS
+    assert report.kills.total() == KILLS
     assert report.kills.keys() == {"listener", "node"}

@@ -605,3 +605,18 @@ def test_the_quick_way_is_taken_for_what_is_usual() -> None:
         )
         assert found is not None
         assert 0x0020000D in found
+
+
+def test_what_is_too_long_for_an_identity_is_not_read() -> None:
+    long = struct.pack("<HH2sxxL", 0x0008, 0x0005, b"UN", 10_000_000) + bytes(10_000_000)
+    watched = Watched(long + encoded(instance(Rows=4)))
+    reads: list[int] = []
+    read = watched.read
+
+    def note(size: int | None = -1, /) -> bytes:
+        reads.append(size or 0)
+        return read(size)
+
+    watched.read = note  # type: ignore[method-assign]
+    assert header.scan(watched, transfer_syntax_uid=EXPLICIT) == IDENTITY
+    assert max(reads) <= 1024

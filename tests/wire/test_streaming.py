@@ -9,10 +9,10 @@ import pytest
 from pydicom import Dataset
 from wire import raw
 from wire.raw import Context, Speaker
-from wire.receiving import KIND, Start, dataset_bytes, instance, write
+from wire.receiving import HOST, KIND, Start, dataset_bytes, instance, write
 
 from dicomnode.archive import status
-from dicomnode.archive.arrival import End, Opened
+from dicomnode.archive.arrival import End, Opened, TurnedAway
 from dicomnode.errors import Refused
 
 CT = Context(id=1, abstract_syntax=KIND[0], transfer_syntaxes=(KIND[1],))
@@ -259,3 +259,60 @@ def test_memory_holds_no_instance(
         assert speaker.release()
     assert sum(longest) == len(content)
     assert max(longest) <= 128 * 1024
+
+
+def test_who_releases_within_an_instance_has_not_ended_in_order(
+    start: Start, tmp_path: Path
+) -> None:
+    node = start()
+    ds = instance(pixels=300)
+    with Speaker(node.port, [CT]) as speaker:
+        *begun, _ = speaker.message(1, stored_as(ds), encoded(tmp_path, ds), longest=4096)
+        for said in begun:
+            speaker.send(said)
+        assert speaker.release()
+    assert node.ended().end is End.ABORTED
+    assert node.on_disk == node.leftovers == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_is_not_admitted_and_hangs_up_is_journalled_all_the_same(
+    start: Start, seed: int
+) -> None:
+    node = start()
+    request = raw.associate_rq([CT], calling="CT1", called="ELSEWHERE")
+    with raw.socket.create_connection((HOST, node.port)) as hasty:
+        hasty.sendall(request)
+        hasty.setsockopt(raw.socket.SOL_SOCKET, raw.socket.SO_LINGER, raw.struct.pack("ii", 1, 0))
+    node.wait_for(TurnedAway)
+    assert node.turned_away.reason == "wrong-called-ae-title"
+    assert node.of(Opened) == []
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {**raw.c_echo_rq(), raw.COMMAND_FIELD: b""},
+        {**raw.c_echo_rq(), raw.COMMAND_FIELD: b"\x30\x00\x00\x00"},
+        {n: v for n, v in raw.c_echo_rq().items() if n != raw.COMMAND_FIELD},
+        {n: v for n, v in raw.c_echo_rq().items() if n != raw.MESSAGE_ID},
+    ],
+    ids=["empty field", "long field", "no field", "no message id"],
+)
+def test_a_message_that_cannot_be_answered_ends_the_association(
+    start: Start, elements: dict[int, bytes]
+) -> None:
+    node = start()
+    with Speaker(node.port, [ECHO]) as speaker:
+        for said in speaker.message(3, elements):
+            speaker.send(said)
+        assert speaker.receive()[0] == raw.ABORT
+    assert node.ended().end is End.ABORTED
+
+
+def test_a_context_without_a_transfer_syntax_is_a_fault(start: Start) -> None:
+    node = start()
+    nothing = Context(id=1, abstract_syntax=KIND[0], transfer_syntaxes=())
+    with pytest.raises(ConnectionRefusedError, match="type 7"):
+        Speaker(node.port, [nothing])
+    assert node.of(Opened) == []

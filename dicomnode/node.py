@@ -35,6 +35,7 @@ _LISTENERS_LOCK_NAME = "listeners.lock"
 _LAST_LISTENER_S = 30.0
 _POLL_S = 0.05
 _DAY_S = 86_400.0
+_INTAKE_NICENESS = 10
 
 
 class Node:
@@ -139,6 +140,9 @@ class Node:
 
     def _run_intake(self) -> None:
         """The edge of this thread: a receiver whose studies go nowhere must not go on receiving."""
+        # Senders wait for the listeners, nobody waits for the index: on a machine that is busy it
+        # comes later. On Linux the priority is the thread's own.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _INTAKE_NICENESS)
         try:
             self._intake.run(self._stop_intake)
         except Exception as error:  # noqa: BLE001 - see above

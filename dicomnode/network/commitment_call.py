@@ -58,7 +58,6 @@ def ask(
         Misconfigured: `commitment-not-supported`.
         Failed: `commitment-refused`.
     """
-
     heard, replied = threading.Event(), threading.Event()
 
     def on_report(event: Event) -> tuple[int, None]:
@@ -81,8 +80,8 @@ def ask(
         information = commitment_message.action_information(transaction_uid, references)
         _require_taken(_status(to, lambda: _ask(assoc, information)), to)
         _stay(assoc, is_answered)
-        if heard.is_set():  # its thanks come before our farewell
-            replied.wait(_PATIENCE.answer_s)
+        while heard.is_set() and assoc.is_established and not replied.wait(_POLL_S):
+            pass  # our reply comes before our farewell
 
 
 def _take(event: Event, reported: Callable[[int, Dataset], int]) -> int:

@@ -23,6 +23,7 @@ from dicomnode.errors import Refused
 from dicomnode.network import association, commitment_message, connection, listener, storage
 from dicomnode.network.association import Admission, PeerEntry
 from dicomnode.network.commitment import Commitment
+from dicomnode.network.connection import PromptSocket
 from dicomnode.network.listener import ListenEntry, Server, Sockets
 from dicomnode.network.places import Places
 from dicomnode.network.reception import Desk, Reception
@@ -166,6 +167,8 @@ class Acceptor:
 
     def _take_up(self, handler: RequestHandler) -> None:
         """Serve a connection, in its own thread, to its end."""
+        if self._listen.reactor == "stock" and type(handler.request) is socket.socket:
+            handler.request = PromptSocket.taking_over(handler.request)
         assoc = handler._create_association()  # noqa: SLF001 - pynetdicom's own seam for handlers
         conversation = self._conversation(assoc, handler.request)
         with self._changed:

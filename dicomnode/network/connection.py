@@ -6,19 +6,23 @@ import contextlib
 import socket
 import ssl
 import struct
-from typing import Any
 
 from pynetdicom.association import Association
 
 
-class PromptSocket(socket.socket):
-    """A connection that acknowledges what it has read at once.
+def acknowledge(connection: socket.socket) -> None:
+    """Let the kernel acknowledge what was read now.
 
     Most senders leave Nagle's algorithm on: they hold the rest of a message back until its
     beginning is acknowledged, and by itself the kernel puts that off for 40 ms. An instance takes
     several such waits: 20 in a second is all that comes then. The kernel forgets the option
-    whenever it likes, so it is set at each read.
+    whenever it likes, so it is set each time.
     """
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+class PromptSocket(socket.socket):
+    """A connection that acknowledges what it has read at once, for who reads it unawares."""
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """As `socket.recv`, then acknowledge."""
@@ -26,21 +30,10 @@ class PromptSocket(socket.socket):
         acknowledge(self)
         return content
 
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
-        """As `socket.recv_into`, then acknowledge."""
-        count = super().recv_into(buffer, nbytes, flags)
-        acknowledge(self)
-        return count
-
     @classmethod
     def taking_over(cls, connection: socket.socket) -> PromptSocket:
         """The same connection; the socket given is no longer of use."""
         return cls(connection.family, connection.type, connection.proto, fileno=connection.detach())
-
-
-def acknowledge(connection: socket.socket) -> None:
-    """Let the kernel acknowledge what was read now."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def secured(

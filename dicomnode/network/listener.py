@@ -19,7 +19,6 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from dicomnode import log
 from dicomnode.archive.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.errors import Misconfigured
-from dicomnode.network.connection import PromptSocket
 
 _log = log.get(__name__)
 
@@ -192,7 +191,7 @@ class Server(ThreadedAssociationServer):
                 time.sleep(_EXHAUSTED_PAUSE_S)
             raise
         accepted.setblocking(True)
-        return PromptSocket.taking_over(accepted), address
+        return accepted, address
 
     def verify_request(self, _request: object, client_address: Any) -> bool:
         """Whether there is a thread left for a connection, which has not said yet what it wants."""

@@ -9,6 +9,7 @@ is acknowledged: what is in the pipe outlives this process.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -203,6 +204,8 @@ def main() -> int:
     pipe = _Pipe(settings.facts)
     try:
         listener = _Listener(settings, pipe)
+        # What is there now stays. To search all of it for garbage would hold up every sender.
+        gc.freeze()
         listener.start()
         pipe.write(READY)
     except Misconfigured as error:

@@ -274,6 +274,7 @@ class Conversation:
             self._wire.send(whole.answer())
         elif isinstance(whole, OtherMessage):
             self._pass_on(whole)
+        self._inbox.answered()
 
     def _pass_on(self, whole: OtherMessage) -> None:
         """Let pynetdicom answer what is no C-STORE."""

@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterator
 from enum import IntEnum
 
+from dicomnode.network import connection
+
 # PDU types, PS3.8 Table 9-11 and following.
 ASSOCIATE_RQ, P_DATA_TF, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
 _KNOWN = range(0x01, 0x08)
@@ -60,23 +62,31 @@ class ProtocolFault(ValueError):
 class Inbox:
     """What comes on a connection, PDU by PDU, in one buffer that is allocated once.
 
+    Before it waits for more of a message it acknowledges what has come of it: see
+    `connection.acknowledge`.
+
     The socket blocks; whoever sets a timeout on it uses the kernel's (SO_RCVTIMEO), which costs no
     call of its own.
     """
 
-    def __init__(self, connection: socket.socket, *, longest_pdu: int) -> None:
-        """Take over the reading side of `connection`.
+    def __init__(self, sock: socket.socket, *, longest_pdu: int) -> None:
+        """Take over the reading side of a connection.
 
         Args:
-            connection: Nothing may have been read from it that belongs to us.
+            sock: Nothing may have been read from it that belongs to us.
             longest_pdu: Bytes that the variable field of a P-DATA-TF may have, as announced.
         """
-        self._connection = connection
+        self._connection = sock
         self._longest_data = longest_pdu + _TOLERANCE
         longest = max(self._longest_data, _LONGEST_OTHER)
         self._buffer = bytearray(HEADER_LENGTH + longest + _WINDOW)
         self._view = memoryview(self._buffer)
         self._begin = self._end = 0
+        self._owes_acknowledgement = False
+
+    def answered(self) -> None:
+        """Something was sent to the peer: it acknowledges what was read before."""
+        self._owes_acknowledgement = False
 
     def next(self) -> tuple[int, memoryview]:
         """The type of the next PDU and its variable field, which is good until the next call.
@@ -111,6 +121,8 @@ class Inbox:
             self._end += self._receive()
 
     def _receive(self) -> int:
+        if self._owes_acknowledgement:
+            connection.acknowledge(self._connection)
         try:
             count = self._connection.recv_into(self._view[self._end : self._end + _WINDOW])
         except (BlockingIOError, ssl.SSLWantReadError) as error:
@@ -121,6 +133,7 @@ class Inbox:
             raise ConnectionError from error
         if not count:
             raise ConnectionError
+        self._owes_acknowledgement = True
         return count
 
 

@@ -86,10 +86,12 @@ class Bench:
     def require_room(self, chosen: Sequence[Load], receivers: int) -> None:
         """End the program, with a sentence, where the disk is too small for all of it."""
         most = [
-            load.bytes * len(load.associations) * (1 + receivers * self._rounds_of(load))
+            load.bytes(associations) * (1 + receivers * self._rounds_of(load))
             for load in chosen
+            for associations in load.associations
         ]
-        needed = max(load.bytes for load in chosen) * 3 if self._deletes_at_once else sum(most)
+        largest = max(load.bytes(count) for load in chosen for count in load.associations)
+        needed = largest * 3 if self._deletes_at_once else sum(most)
         free = shutil.disk_usage(self._folder).free
         if free < _SPARE * needed:
             sys.exit(
@@ -106,7 +108,10 @@ class Bench:
         """Measure one load with each receiver, in turns; with each number of idle associations."""
         for associations in load.associations:
             source = self._folder / f"{load.name}-{associations}"
-            self._out.log(f"{load.name}: writing {load} for {associations} associations")
+            self._out.log(
+                f"{load.name}: writing {load.described(associations)} "
+                f"for {associations} associations"
+            )
             folders = loads.written(load, associations, source)
             turns = [
                 (receiver, count)
@@ -135,12 +140,12 @@ class Bench:
                 codes = _sent(folders, running.port)
                 seconds = time.perf_counter() - began
             arrived = running.count()
-        is_whole = not any(codes) and arrived == load.instances
+        is_whole = not any(codes) and arrived == load.over(len(folders))
         self.rounds.append(
             Round(
                 load=load.name,
-                instances=load.instances,
-                bytes=load.bytes,
+                instances=load.over(len(folders)),
+                bytes=load.bytes(len(folders)),
                 associations=len(folders),
                 receiver=receiver.name + (f", beside {idle} idle" if idle else ""),
                 number=number,

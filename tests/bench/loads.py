@@ -18,7 +18,8 @@ class Load:
     """So many instances of one form.
 
     Attributes:
-        instances: How many, over all associations.
+        instances: How many one association sends.
+        of_several: How many each of several sends, of its own; `None` as many as one.
         frames: Of each instance.
         side: Rows and columns of a frame.
         associations: Numbers of associations in parallel that it is sent over.
@@ -29,28 +30,35 @@ class Load:
     instances: int
     side: int
     frames: int = 1
+    of_several: int | None = None
     associations: tuple[int, ...] = (1, 8)
     rounds: int | None = None
 
-    @property
-    def bytes(self) -> int:
-        """Of pixels, over all instances."""
-        return self.instances * self.frames * self.side * self.side * 2
+    def over(self, associations: int) -> int:
+        """How many are sent in all."""
+        if associations == 1:
+            return self.instances
+        return associations * (self.of_several or self.instances)
 
-    def __str__(self) -> str:
-        each = self.bytes / self.instances
+    def bytes(self, associations: int) -> int:
+        """Of pixels, over all that are sent."""
+        return self.over(associations) * self.frames * self.side * self.side * 2
+
+    def described(self, associations: int) -> str:
+        """What is sent."""
+        each = self.frames * self.side * self.side * 2
         size = f"{each / _MIB:,.1f} MiB" if each > _MIB / 4 else f"{each / 1024:,.0f} KiB"
-        return f"{self.instances:,} of {size}"
+        return f"{self.over(associations):,} of {size}"
 
 
 FULL = (
-    Load(name="ct", instances=500, side=512),
-    Load(name="small", instances=5000, side=64),
+    Load(name="ct", instances=500, side=512, of_several=200),
+    Load(name="small", instances=5000, side=64, of_several=1000),
     Load(name="large", instances=1, side=512, frames=2048, associations=(1,), rounds=3),
 )
 QUICK = (
-    Load(name="ct", instances=80, side=512),
-    Load(name="small", instances=800, side=64),
+    Load(name="ct", instances=80, side=512, of_several=20),
+    Load(name="small", instances=800, side=64, of_several=200),
     Load(name="large", instances=1, side=512, frames=256, associations=(1,)),
 )
 
@@ -61,7 +69,7 @@ def written(load: Load, associations: int, folder: Path) -> list[Path]:
     for made in folders:
         made.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 4096, load.side * load.side, np.uint16).tobytes()
-    for number in range(load.instances):
+    for number in range(load.over(associations)):
         _write(load, number, pixels, folders[number % associations] / f"{number:06}.dcm")
     return folders
 

@@ -136,8 +136,8 @@ Receiver = Ours | Command | TheirOrthanc
 def every(cores: int) -> tuple[Receiver, ...]:
     """All that are compared; the first is what the others are compared with."""
     return (
-        Ours(name="ours"),
-        Ours(name=f"ours-{cores}", processes=cores, is_for=(8,)),
+        Ours(name="ours", processes=cores),
+        Ours(name="ours-1", is_for=(8,)),
         Ours(name="ours-stock", reactor="stock"),
         Command(
             name="storescp",

@@ -9,7 +9,7 @@ import pytest
 from bench import ingest, loads, receivers
 from rich.console import Console
 
-FEW = loads.Load(name="few", instances=10, side=32, associations=(2,))
+FEW = loads.Load(name="few", instances=10, side=32, of_several=5, associations=(2,))
 
 pytestmark = pytest.mark.server("dcmtk")
 

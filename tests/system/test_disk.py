@@ -339,7 +339,8 @@ def test_a_file_system_that_fails_to_sync_acknowledges_nothing_it_does_not_have(
             for number in range(last, last + 3):
                 assert modality.send(speaker, "1.1", number) == status.OUT_OF_RESOURCES
         running.wait_for(lambda: reasons(node), what="what was refused")
-        assert reasons(node) == {"cannot-write"}
+        # Which of the two it is depends on who was first to write the pages out.
+        assert reasons(node) <= {"cannot-write", "out-of-space"}
         assert node.stop() == 0
     subprocess.run(["mount", "-o", f"remount,size={8 * DISK_MIB}m", backing.parent], check=True)
     mended = subprocess.run(["/sbin/e2fsck", "-f", "-y", backing], capture_output=True, check=False)

@@ -43,7 +43,7 @@ format: install ## rewrite the code as the formatter and the safe fixes of the l
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench-ingest: install ## measure receiving beside storescp, pynetdicom and Orthanc (ARGS=--quick for less than an hour)
+bench-ingest: install ## measure receiving beside storescp, pynetdicom and Orthanc (an hour; ARGS=--quick for minutes)
 	$(BIN)/python tests/bench/ingest.py $(ARGS)
 
 soak: install ## kill the receiver 200 times while senders send, and count what was lost (ARGS="--kills 20")

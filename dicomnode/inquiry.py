@@ -38,6 +38,7 @@ def status(configuration: Configuration, *, now: float) -> Document:
                 "listening_on": node.listening(configuration.node.data_dir),
             },
             "account": asdict(accounts.account(tx)),
+            "commitments_untold": accounts.untold(tx),
             "workers": [asdict(one) for one in accounts.workers(tx, since=alive)],
             "studies": [asdict(one) for one in accounts.studies(tx, limit=_LIST_LENGTH)],
             "refused": [_refusal(one) for one in journal.refusals(tx, limit=_LIST_LENGTH)],

@@ -6,6 +6,7 @@ reported and not yet written when the process dies is found again on disk at the
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -70,10 +71,15 @@ class Intake:
         self._reported: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._backlog: list[Arrival] = []
         self._due: dict[str, float] = {}
+        self._indexed_through = -math.inf
 
     def report(self, arrival: Arrival) -> None:
         """Take note of what the receiver saw. Returns at once; any thread may call it."""
         self._reported.put(arrival)
+
+    def indexed_through(self) -> float:
+        """Everything that was reported before that moment (s since the epoch) is indexed."""
+        return self._indexed_through
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, then write down what was reported before."""
@@ -85,10 +91,7 @@ class Intake:
         """Do what can be done now; returns how long to wait before the next step."""
         try:
             now = self._clock()
-            # Everything that was reported by now, however much: what is not indexed yet would look
-            # like silence.
-            for _ in range(1 + (len(self._backlog) + self._reported.qsize()) // _BATCH):
-                self.index_reported()
+            self.catch_up()  # what is not indexed yet would look like silence
             self.complete_due(now)
         except RetryLater as error:
             _log.warning("intake waits", reason=error.reason, detail=error.detail)
@@ -130,6 +133,13 @@ class Intake:
             for path in paths:
                 journal.write(tx, Kind.FILE_MISSING, at=at, path=path)
         _log.error("files missing", count=len(paths), path=paths[0])
+
+    def catch_up(self) -> None:
+        """Index everything that was reported by now, however much."""
+        now = self._clock()
+        for _ in range(1 + (len(self._backlog) + self._reported.qsize()) // _BATCH):
+            self.index_reported()
+        self._indexed_through = now
 
     def index_reported(self) -> None:
         """Write down what was reported, one batch of it, in one transaction."""

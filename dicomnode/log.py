@@ -6,11 +6,13 @@ other raises in tests (`strict`) and is dropped in production.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -62,6 +64,24 @@ def style() -> Style:
     return _style
 
 
+class _Unbreakable(io.TextIOBase):
+    """Where lines go that may be lost: on a full disk the node has more to do than to complain."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        """Write what can be written."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As `write`."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure(*, level: str = "info", as_json: bool | None = None, strict: bool = False) -> None:
     """Send logs to standard error: as JSON lines, or in colour where it is a terminal."""
     global _style  # noqa: PLW0603 - what is configured here is the process's own as well
@@ -83,7 +103,7 @@ def configure(*, level: str = "info", as_json: bool | None = None, strict: bool 
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unbreakable(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     # Libraries speak through `logging`: only what they think is wrong is of interest here.

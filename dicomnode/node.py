@@ -10,15 +10,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from dicomnode import bundle, log, routing
-from dicomnode.archive.arrival import Arrival
 from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
-from dicomnode.archive.retention import Retention
+from dicomnode.archive.remover import Remover
 from dicomnode.config import Configuration
 from dicomnode.errors import Failed, Misconfigured, NodeError
 from dicomnode.intake import Intake, Patience
@@ -61,7 +59,7 @@ class Node:
             ),
             clock=time.time,
         )
-        self._retention = _retention(configuration, self._database, report=self._intake.report)
+        self._remover = _remover(configuration, self._database, self._intake)
         self._reporter = _reporter(configuration, self._database, self._store)
         self._listeners = Listeners(
             configuration,
@@ -72,9 +70,9 @@ class Node:
         )
         self._end = threading.Event()
         self._fault: NodeError | None = None
-        self._stop_retention, self._stop_intake = threading.Event(), threading.Event()
-        self._retention_thread = threading.Thread(
-            target=self._retention.run, args=[self._stop_retention], name="retention"
+        self._stop_remover, self._stop_intake = threading.Event(), threading.Event()
+        self._remover_thread = threading.Thread(
+            target=self._remover.run, args=[self._stop_remover], name="remover"
         )
         self._intake_thread = threading.Thread(target=self._run_intake, name="intake")
 
@@ -87,11 +85,11 @@ class Node:
         """Mend what an earlier life left, then listen."""
         self._database.migrate()
         removed = self._store.remove_partial()
-        self._retention.recover()
+        self._remover.recover()
         self._intake.reconcile()
         self._listeners.start()
         self._intake_thread.start()
-        self._retention_thread.start()
+        self._remover_thread.start()
         self._reporter.start()
         self._announce()
         _log.info(
@@ -108,8 +106,8 @@ class Node:
             self._listening.unlink()
         self._listeners.stop()
         self._reporter.stop()
-        self._stop_retention.set()
-        _join(self._retention_thread)
+        self._stop_remover.set()
+        _join(self._remover_thread)
         self._stop_intake.set()
         _join(self._intake_thread)
         self._database.close()
@@ -140,15 +138,15 @@ class Node:
 
     def _run_intake(self) -> None:
         """The edge of this thread: a receiver whose studies go nowhere must not go on receiving."""
-        # Senders wait for the listeners, nobody waits for the index: on a machine that is busy it
-        # comes later. On Linux the priority is the thread's own.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _INTAKE_NICENESS)
         try:
+            # Senders wait for the listeners, nobody waits for the index: on a machine that is busy
+            # it comes later. On Linux the priority is the thread's own.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _INTAKE_NICENESS)
             self._intake.run(self._stop_intake)
         except Exception as error:  # noqa: BLE001 - see above
-            _log.exception("intake died")
             self._fault = Failed("intake-died", f"{type(error).__name__}; see the log.")
             self._end.set()
+            _log.exception("intake died")
 
     def _announce(self) -> None:
         """Leave a note of where we listen: for `status`, and for whoever asked for port 0."""
@@ -202,16 +200,15 @@ def _join(thread: threading.Thread) -> None:
         thread.join()
 
 
-def _retention(
-    configuration: Configuration, database: Database, *, report: Callable[[Arrival], None]
-) -> Retention:
+def _remover(configuration: Configuration, database: Database, intake: Intake) -> Remover:
     days = configuration.disk.keep_delivered_days
-    return Retention(
+    return Remover(
         database,
         configuration.node.data_dir,
         keep_s=math.inf if days is None else days * _DAY_S,
         clock=time.time,
-        report=report,
+        report=intake.report,
+        indexed_through=intake.indexed_through,
     )
 
 

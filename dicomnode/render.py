@@ -49,10 +49,18 @@ def status(document: Document) -> Group:
     return Group(
         Text(f"{document['node']['ae_title']}: {where}"),
         Text(identity),
+        *_untold(document["commitments_untold"]),
         _workers(document["workers"]),
         _studies(document["studies"]),
         _refused(document["refused"]),
     )
+
+
+def _untold(count: int) -> list[Text]:
+    """A line only where there is something to say: few nodes are asked for commitments."""
+    if not count:
+        return []
+    return [Text(f"{count} storage commitments whose askers have not heard the answer yet")]
 
 
 def _workers(lines: list[Document]) -> Table | Text:
@@ -105,7 +113,9 @@ def study(document: Document) -> Group:
 def _jobs(entries: list[Document]) -> Table:
     table = _table("rule", "series", "state", "reason, or results")
     for entry in entries:
-        results = "\n".join(f"{one['kind']}: {one['path']}" for one in entry["results"])
+        results = "\n".join(
+            f"{one['kind']}: {one['path'] or 'removed'}" for one in entry["results"]
+        )
         told = "\n".join(part for part in (entry["reason"], results) if part)
         table.add_row(entry["route"], _uid(entry["series"]), _state(entry["state"]), told)
     return table

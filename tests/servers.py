@@ -19,13 +19,16 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
 import redis
 
 HOST = "127.0.0.1"
+
+# Set where everything must be there, in continuous integration: a skip would hide a breakage.
+_REQUIRE_SERVERS = os.environ.get("DICOMNODE_TESTS_REQUIRE_SERVERS") == "1"
 
 ORTHANC_DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 POSTGRES_BIN = Path("/usr/lib/postgresql")
@@ -58,6 +61,13 @@ _END_WITHIN_S = 20.0
 def missing(packages: tuple[str, ...]) -> list[str]:
     """Those of `packages` that this machine lacks. An unknown name is a fault of the test."""
     return [package for package in packages if not _IS_THERE[package]()]
+
+
+def do_without(reason: str) -> NoReturn:
+    """Skip the test for what this machine lacks, or fail where nothing may be lacking."""
+    if _REQUIRE_SERVERS:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ waits: the delivery goes back to the queue, and the row of the answer calls it u
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from dicomnode import log
 from dicomnode.archive import confirmations, header
@@ -27,6 +28,12 @@ _log = log.get(__name__)
 # under this UID, or commits itself to no object of this kind.
 _FOR_GOOD = frozenset({0x0119, 0x0122})
 
+# A destination that does not answer is asked more and more seldom, but not more than this (s).
+_LONGEST_S = 3600.0
+_MAX_DOUBLINGS = 30
+# So many questions without an answer are somebody's business.
+_SEVERAL = 3
+
 Send = Callable[[Sequence[ResultFile]], None]
 
 
@@ -34,19 +41,60 @@ class Awaiting(RetryLater):
     """The destination has yet to say whether it keeps the results: no fault, and no attempt.
 
     Attributes:
-        transaction_uid: What it was asked under.
+        heard: The UIDs of the transactions whose answers were known when this attempt began.
         not_before: When it is asked again, should nothing come (seconds since the epoch).
     """
 
-    def __init__(self, asked: Confirmation, *, commitment_s: float) -> None:
+    def __init__(self, asked: Confirmation, *, heard: frozenset[str], pause_s: float) -> None:
         doubt = "" if asked.number == 1 else " Does it know this node's AE title, host and port?"
         super().__init__(
             "awaiting-commitment",
             f"{asked.destination} has the results and was asked to commit itself to them, "
             f"{asked.number} times so far.{doubt}",
         )
-        self.transaction_uid = asked.transaction_uid
-        self.not_before = asked.asked_at + commitment_s
+        self.heard = heard
+        self.not_before = asked.asked_at + pause_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class _History:
+    """What a destination was asked of one delivery, and what it said, in order of the questions."""
+
+    every: tuple[Confirmation, ...]
+
+    @property
+    def last(self) -> Confirmation | None:
+        """The newest question."""
+        return self.every[-1] if self.every else None
+
+    @property
+    def word(self) -> Confirmation | None:
+        """The transaction that was answered last: the newest word is the one that counts."""
+        answered = [one for one in self.every if one.answered_at is not None]
+        return max(answered, key=_answered_at, default=None)
+
+    @property
+    def news(self) -> Confirmation | None:
+        """The newest word, unless a question was asked after it."""
+        last, word = self.last, self.word
+        if last is None or word is None:
+            return None
+        return word if word is last or _answered_at(word) >= last.asked_at else None
+
+    @property
+    def heard(self) -> frozenset[str]:
+        """The UIDs of the transactions that were answered."""
+        return frozenset(one.transaction_uid for one in self.every if one.answered_at is not None)
+
+    @property
+    def unanswered(self) -> int:
+        """How many questions were asked since the newest word."""
+        since = _answered_at(self.word)
+        return sum(one.asked_at > since for one in self.every)
+
+
+def _answered_at(one: Confirmation | None) -> float:
+    return 0.0 if one is None else one.answered_at or 0.0
 
 
 def commit(
@@ -72,27 +120,42 @@ def commit(
         Misconfigured: `no-port`.
     """
     with context.database.read() as tx:
-        history = confirmations.of_delivery(tx, delivery.id)
-    if any(one.state is State.CONFIRMED for one in history):
+        history = _History(every=tuple(confirmations.of_delivery(tx, delivery.id)))
+    last, word, news = history.last, history.word, history.news
+    if word is not None and word.state is State.CONFIRMED:
         return
-    last = history[-1] if history else None
-    commitment_s = context.configuration.deliver.commitment_s
     if last is None:
         send(files)
-    elif last.state is State.FAILED:
-        _require_rest(context, history)
-        failed = {one.reference.sop_instance_uid for one in last.failures}
+    elif news is not None:
+        _require_rest(context, history, news)
+        failed = {one.reference.sop_instance_uid for one in news.failures}
         send([file for file in files if file.sop_instance_uid in failed])
-    elif last.state is State.ASKED and context.now() < last.asked_at + commitment_s:
-        raise Awaiting(last, commitment_s=commitment_s)
     else:
-        _log.warning(
-            "commitment not answered", destination=delivery.destination, attempt=last.number
-        )
-    _settle(context, _ask(context, delivery, peer, files))
+        _require_patience_over(context, history, last)
+    _settle(context, _ask(context, delivery, peer, files), history)
 
 
-def _require_rest(context: Context, history: Sequence[Confirmation]) -> None:
+def _require_patience_over(context: Context, history: _History, last: Confirmation) -> None:
+    """A destination that does not answer is asked again after a pause, longer each time.
+
+    Raises:
+        Awaiting: The pause is not over.
+    """
+    pause_s = _pause_s(context, unanswered=history.unanswered)
+    if last.state is State.ASKED and context.now() < last.asked_at + pause_s:
+        raise Awaiting(last, heard=history.heard, pause_s=pause_s)
+    say = _log.warning if history.unanswered >= _SEVERAL else _log.info
+    say("commitment not answered", destination=last.destination, attempt=last.number)
+
+
+def _pause_s(context: Context, *, unanswered: int) -> float:
+    """Seconds from the last of so many questions to the next one."""
+    first_s = context.configuration.deliver.commitment_s
+    pause_s = first_s * 2.0 ** min(unanswered - 1, _MAX_DOUBLINGS)
+    return min(max(first_s, _LONGEST_S), pause_s)
+
+
+def _require_rest(context: Context, history: _History, word: Confirmation) -> None:
     """What a destination lost is sent again after a pause, longer each time.
 
     Raises:
@@ -100,11 +163,10 @@ def _require_rest(context: Context, history: Sequence[Confirmation]) -> None:
         Failed: It never will be.
     """
     limits = context.configuration.deliver
-    last = history[-1]
-    failed = sum(one.state is State.FAILED for one in history)
+    failed = sum(one.state is State.FAILED for one in history.every)
     pause_s = min(limits.retry_max_s, limits.retry_s * 2.0 ** min(failed - 1, 30))
-    error = _failure(last)
-    if isinstance(error, Failed) or context.now() < (last.answered_at or 0.0) + pause_s:
+    error = _failure(word)
+    if isinstance(error, Failed) or context.now() < _answered_at(word) + pause_s:
         raise error
 
 
@@ -153,11 +215,12 @@ def _ask(
     return _as_it_stands(context, asked)
 
 
-def _settle(context: Context, asked: Confirmation) -> None:
+def _settle(context: Context, asked: Confirmation, before: _History) -> None:
     if asked.state is State.FAILED:
         raise _failure(asked)
     if asked.state is not State.CONFIRMED:
-        raise Awaiting(asked, commitment_s=context.configuration.deliver.commitment_s)
+        pause_s = _pause_s(context, unanswered=before.unanswered + 1)
+        raise Awaiting(asked, heard=before.heard, pause_s=pause_s)
 
 
 def _destination(context: Context, peer: Peer) -> Destination:
@@ -193,7 +256,7 @@ def put_off(context: Context, delivery: Delivery, awaiting: Awaiting) -> None:
         confirmations.await_answer(
             tx,
             delivery,
-            awaiting.transaction_uid,
+            heard=awaiting.heard,
             owner=context.owner,
             at=context.now(),
             not_before=awaiting.not_before,

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, case, func, literal, select
 
-from dicomnode.archive import index, tables
+from dicomnode.archive import commitments, index, tables
 from dicomnode.job import JobState
 
 
@@ -111,6 +111,12 @@ def account(tx: Connection, *, since: float = 0.0) -> Account:
         failed=found.get(Outcome.FAILED, 0),
         in_progress=found.get(Outcome.IN_PROGRESS, 0),
     )
+
+
+def untold(tx: Connection) -> int:
+    """How many storage commitments were asked for by peers that have not heard the answer yet."""
+    is_open = tables.commitment.c.state != commitments.State.ANSWERED
+    return tx.scalar(select(func.count()).where(is_open)) or 0
 
 
 def studies(tx: Connection, *, limit: int) -> list[StudyLine]:

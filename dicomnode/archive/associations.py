@@ -23,7 +23,10 @@ class Orphan:
 
 
 def opened(tx: Connection, fact: Opened) -> None:
-    """Record an association that was accepted."""
+    """Record an association that was accepted; what is recorded already stays."""
+    known = select(tables.association.c.id).where(tables.association.c.id == fact.association)
+    if tx.scalar(known) is not None:  # a commit of which nobody heard the answer
+        return
     tx.execute(
         tables.association.insert().values(
             id=fact.association,

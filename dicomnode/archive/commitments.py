@@ -13,6 +13,7 @@ from enum import IntEnum, StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
+from sqlalchemy.exc import IntegrityError
 
 from dicomnode.archive import journal, tables
 from dicomnode.archive.journal import Kind
@@ -131,6 +132,9 @@ def ask(
         .limit(1)
     )
     values: dict[str, Any] = {
+        "peer": peer,
+        "calling_ae_title": calling_ae_title,
+        "transaction_uid": transaction_uid,
         "state": State.ASKED,
         "references": references_to_json(references),
         "failures": [],
@@ -142,7 +146,7 @@ def ask(
     }
     if first is not None and first != request_id:
         values |= {"state": State.CHECKED, "failures": _all_duplicate(references)}
-    _upsert(tx, request_id, asker, values, at=at)
+    _upsert(tx, request_id, values, at=at)
     _journal(tx, Kind.COMMITMENT_ASKED, asker, at=at, instances=len(references))
     return request_id
 
@@ -160,30 +164,16 @@ def _all_duplicate(references: Sequence[Reference]) -> list[list[Any]]:
     return failures_to_json([Failure(reference=one, reason=reason) for one in references])
 
 
-def _upsert(
-    tx: Connection,
-    request_id: str,
-    asker: tuple[str, str, str],
-    values: dict[str, Any],
-    *,
-    at: float,
-) -> None:
-    known = tx.execute(
-        update(tables.commitment).where(tables.commitment.c.id == request_id).values(values)
-    )
-    if known.rowcount:
+def _upsert(tx: Connection, request_id: str, values: dict[str, Any], *, at: float) -> None:
+    again = update(tables.commitment).where(tables.commitment.c.id == request_id).values(values)
+    if tx.execute(again).rowcount:
         return
-    peer, calling_ae_title, transaction_uid = asker
-    tx.execute(
-        tables.commitment.insert().values(
-            id=request_id,
-            peer=peer,
-            calling_ae_title=calling_ae_title,
-            transaction_uid=transaction_uid,
-            created_at=at,
-            **values,
-        )
-    )
+    new = tables.commitment.insert().values(id=request_id, created_at=at, **values)
+    try:
+        with tx.begin_nested():
+            tx.execute(new)
+    except IntegrityError:  # the same request came twice at once
+        tx.execute(again)
 
 
 def _journal(
@@ -280,13 +270,17 @@ def check(tx: Connection, asked: Request, failures: Sequence[Failure], *, at: fl
     return _change(tx, asked, _OPEN, found)
 
 
-def answer(tx: Connection, asked: Request, *, status: int, at: float) -> bool:
+def answer(
+    tx: Connection, asked: Request, *, status: int, at: float, studies: Collection[str] = ()
+) -> bool:
     """The peer has heard the answer, and what it said to that: checked → answered.
 
     What it asked about is forgotten: should it ask again, it says so again.
 
     Args:
         status: Of its N-EVENT-REPORT-RSP. Whatever it is, saying the same again would not help.
+        studies: The Study Instance UIDs of what it was told is kept. Those of what is indexed are
+            known; a file may be promised before it is.
     """
     moved = _change(
         tx,
@@ -295,15 +289,20 @@ def answer(tx: Connection, asked: Request, *, status: int, at: float) -> bool:
         {"state": State.ANSWERED, "answered_at": at, "references": [], "failures": []},
     )
     if moved:
-        _journal_answer(tx, asked, status=status, at=at)
+        _journal_answer(tx, asked, studies, status=status, at=at)
     return moved
 
 
-def _journal_answer(tx: Connection, asked: Request, *, status: int, at: float) -> None:
-    """One line for each study: usually one, or none where nothing is known of the objects."""
-    studies = {one.study_instance_uid for one in kept(tx, asked.references).values()}
+def _journal_answer(
+    tx: Connection, asked: Request, studies: Collection[str], *, status: int, at: float
+) -> None:
+    """One line for each study: usually one; without a study where nothing is known of any.
+
+    By these lines `retention` knows what was promised.
+    """
+    indexed = {one.study_instance_uid for one in kept(tx, asked.references).values()}
     failures = asked.failures or ()
-    for study in sorted(studies) or [""]:
+    for study in sorted(indexed.union(studies)) or [""]:
         _journal(
             tx,
             Kind.COMMITMENT_ANSWERED,

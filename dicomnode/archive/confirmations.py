@@ -49,12 +49,17 @@ class Confirmation:
     answered_at: float | None
 
 
-def of_delivery(tx: Connection, delivery_id: str) -> list[Confirmation]:
-    """Every transaction of a delivery, in their order."""
+def of_delivery(tx: Connection, delivery_id: str, *, lock: bool = False) -> list[Confirmation]:
+    """Every transaction of a delivery, in their order.
+
+    Args:
+        lock: Whether nobody else may answer one of them before the end of `tx`.
+    """
     columns = tables.confirmation.c
-    rows = tx.execute(
+    query = (
         select(tables.confirmation).where(columns.delivery == delivery_id).order_by(columns.number)
     )
+    rows = tx.execute(query.with_for_update() if lock else query)
     return [_confirmation(row) for row in rows]
 
 
@@ -117,26 +122,39 @@ def lose(tx: Connection, asked: Confirmation) -> bool:
     return lost.rowcount == 1
 
 
+def forget(tx: Connection, delivery_ids: Collection[str]) -> None:
+    """Let deliveries begin anew: what was answered of them is not held against them."""
+    columns = tables.confirmation.c
+    tx.execute(tables.confirmation.delete().where(columns.delivery.in_(delivery_ids)))
+
+
 def await_answer(
     tx: Connection,
     delivery: Delivery,
-    transaction_uid: str,
     *,
+    heard: Collection[str],
     owner: str,
     at: float,
     not_before: float,
     reason: str,
     detail: str,
 ) -> bool:
-    """Let a delivery wait for an answer; where that has come meanwhile, it goes on at once."""
-    asked = find(tx, transaction_uid, lock=True)
-    is_open = asked is not None and asked.answered_at is None
+    """Let a delivery wait for an answer; where one has come meanwhile, it goes on at once.
+
+    Args:
+        heard: The UIDs of the transactions whose answers the attempt took into account. Any other
+            answer ends the waiting, to whichever of the questions.
+    """
+    is_new = any(
+        one.answered_at is not None and one.transaction_uid not in heard
+        for one in of_delivery(tx, delivery.id, lock=True)
+    )
     return deliveries.wait(
         tx,
         delivery,
         owner=owner,
         at=at,
-        not_before=not_before if is_open else at,
+        not_before=at if is_new else not_before,
         reason=reason,
         detail=detail,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode import log
@@ -22,10 +23,27 @@ from dicomnode.errors import RetryLater
 _log = log.get(__name__)
 
 
-def failures(
-    database: Database, store: FileStore, references: Sequence[Reference]
-) -> list[Failure]:
-    """Those of `references` that are not kept, and why.
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What became of objects that somebody asks about.
+
+    Attributes:
+        failures: Those that are not kept, and why.
+        studies: The Study Instance UIDs of the others, also of those that are not indexed yet.
+    """
+
+    failures: tuple[Failure, ...]
+    studies: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Object:
+    sop_class_uid: str
+    study_instance_uid: str
+
+
+def look(database: Database, store: FileStore, references: Sequence[Reference]) -> Findings:
+    """Look at each of `references`: is it kept, and in which study?
 
     An object is kept when its file is there under its SOP Instance UID, is of the SOP class that is
     named, and has the SHA-256 that the index noted when it came. The index lags behind the files:
@@ -38,52 +56,61 @@ def failures(
     """
     with database.read() as tx:
         kept = commitments.kept(tx, references)
-    return [
-        Failure(reference=one, reason=reason)
-        for one in references
-        if (reason := _fault(store, one, kept)) is not None
-    ]
+    failures: list[Failure] = []
+    studies: set[str] = set()
+    for one in references:
+        found = _find(store, one, kept)
+        if isinstance(found, FailureReason):
+            failures.append(Failure(reference=one, reason=found))
+        else:
+            studies.add(found.study_instance_uid)
+    return Findings(failures=tuple(failures), studies=frozenset(studies))
 
 
-def _fault(
+def _find(
     store: FileStore, reference: Reference, kept: Mapping[str, Kept]
-) -> FailureReason | None:
+) -> _Object | FailureReason:
     uid = reference.sop_instance_uid
     if not uids.is_acceptable(uid):  # nothing was ever stored under it, and it is no file name
         return FailureReason.NO_SUCH_OBJECT
     try:
         indexed = kept.get(uid)
-        sop_class_uid = _indexed(store, indexed) if indexed else _unindexed(store, uid)
+        found = _indexed(store, indexed) if indexed else _unindexed(store, uid)
     except FileNotFoundError:
         return FailureReason.NO_SUCH_OBJECT
     except (OSError, RetryLater) as error:
         _log.error("kept file unreadable", sop_instance=uid, error=type(error).__name__)
         return FailureReason.PROCESSING_FAILURE
-    if not sop_class_uid:
+    if found is None:
         _log.error("kept file is not what came", sop_instance=uid)
         return FailureReason.PROCESSING_FAILURE
-    if sop_class_uid != reference.sop_class_uid:
+    if found.sop_class_uid != reference.sop_class_uid:
         return FailureReason.CLASS_INSTANCE_CONFLICT
-    return None
+    return found
 
 
-def _indexed(store: FileStore, kept: Kept) -> str:
-    """The SOP class of an object whose file has the digest of its row, or ""."""
+def _indexed(store: FileStore, kept: Kept) -> _Object | None:
+    """An object by its row, or `None` where its file has another digest."""
     with store.absolute(kept.path).open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return kept.sop_class_uid if digest == kept.digest else ""
+    if digest != kept.digest:
+        return None
+    return _Object(sop_class_uid=kept.sop_class_uid, study_instance_uid=kept.study_instance_uid)
 
 
-def _unindexed(store: FileStore, uid: str) -> str:
-    """The SOP class of an object by what its file says, or "" where that is somebody else."""
+def _unindexed(store: FileStore, uid: str) -> _Object | None:
+    """An object by what its file says, or `None` where that is somebody else."""
     path = store.place(uid)
     file = store.absolute(path)
     _sync(file)
     _sync(file.parent)
     content = contents.read(store, path)
     if isinstance(content, Unreadable) or content.instance.sop_instance_uid != uid:
-        return ""
-    return content.instance.sop_class_uid
+        return None
+    return _Object(
+        sop_class_uid=content.instance.sop_class_uid,
+        study_instance_uid=content.instance.study_instance_uid,
+    )
 
 
 def _sync(path: Path) -> None:

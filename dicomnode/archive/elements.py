@@ -150,6 +150,7 @@ def source_of(stream: BinaryIO, *, transfer_syntax_uid: str) -> Source:
     return _Plain(stream)
 
 
+_LAST_OF_COMMANDS = 0x0000FFFF
 _EXPLICIT_HEAD, _IMPLICIT_HEAD = struct.Struct("<HH2sH"), struct.Struct("<HHL")
 _LONG = struct.Struct("<L")
 _SHORT_LENGTH_VRS = frozenset(vr.encode() for vr in _SHORT_LENGTH)
@@ -171,7 +172,7 @@ def quick(
         return None
     read = _quick_implicit if coding.implicit else _quick_explicit
     found: dict[int, bytes] = {}
-    at, before, end = 0, 0, len(encoded) - 12
+    at, before, end = 0, _LAST_OF_COMMANDS, len(encoded) - 12
     while at <= end:
         tag, start, length = read(encoded, at)
         if tag > last:

@@ -1,7 +1,7 @@
 """The instances as files: the write-ahead log of what was received.
 
 An instance is safe when its file is synced, linked into place, and its folder is synced. Nothing
-here ever changes or removes a file that was linked into place.
+here ever changes or removes what has its name; a repetition takes its place with the same bytes.
 """
 
 from __future__ import annotations

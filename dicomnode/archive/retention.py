@@ -1,57 +1,25 @@
-"""Retention: the files of studies that ended well long ago are removed. The only thing that is.
+"""What retention removes: the one rule, and the statements that mark, forget and keep rows.
 
 Nothing is deleted to make room, and never before delivery: what `_has_ended_well` does not let go
-stays for ever, however full the disk. Off unless `disk.keep_delivered_days` is given. A study whose
-sender was told by Storage Commitment that it is kept (PS3.4 J) is kept: the sender may rely on it.
+stays for ever, however full the disk. A study of which nothing was delivered is kept: that no rule
+applied to it may be a rule with a typing error. A study whose sender was told by Storage Commitment
+that it is kept (PS3.4 J) is kept: the sender may rely on it.
 
-The steps for one study, each of which survives a crash behind it:
-
-1. The study becomes "removing", if it may go at this moment (one statement decides and marks).
-2. Its files, and the results of its jobs, are moved to a folder beside (`aside`).
-3. A moment later, when whatever a listener was acknowledging meanwhile has been reported, the rows
-   of its instances and series are deleted, it becomes "removed", and the journal gets its line:
-   one transaction, synced.
-4. What was set aside is deleted.
-
-Until 3 every step can be taken back: after a crash `recover` moves the files back and makes the
-study complete again, and the next look begins anew. After 3 it only deletes what lies aside.
-The rows of study, jobs, deliveries, decisions and journal stay, so the accounting counts the study
-as what it was. The results keep their UIDs, of which a later report may be the successor.
-
-What comes of a study meanwhile, new or a repetition, calls its removal off: `index.add` makes it
-receiving or complete again, its files go back, and it is routed whole. What comes after 3 is
-received like any other: the study is receiving again, as its next revision. Sent whole, it gives
-the jobs that it gave, which are delivered and do not run twice. Sent in part, the rules that would
-run on a series of which something is missing are held (`revisions.torn`), and what was delivered of
-it stays delivered.
+The files, and the order of the steps, are those of `remover`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, update
 
-from dicomnode import log
 from dicomnode.archive import commitments, index, journal, results, tables
-from dicomnode.archive.arrival import Arrival, Stored
-from dicomnode.archive.aside import Aside
 from dicomnode.archive.commitments import Reference
-from dicomnode.archive.database import Database
 from dicomnode.archive.journal import Kind
-from dicomnode.errors import RetryLater
 from dicomnode.job import DeliveryState, JobState
 
-_log = log.get(__name__)
-
-_EVERY_S = 3600.0
-_AFTER_FAULT_S = 60.0  # what is set aside meanwhile must not stay there for long
-_BATCH = 10  # studies that are set aside at once
-# Until what was acknowledged while files were moved has been reported and indexed.
-_LAG_S = 5.0
 _CHUNK = 500
 
 _ENDED_WELL = (JobState.DELIVERED, JobState.NOT_APPLICABLE, JobState.SUPERSEDED)
@@ -77,16 +45,17 @@ class Removal:
 def _has_ended_well(*, before: float) -> ColumnElement[bool]:
     """Whether a study may go: everything that was to come of it has, and long ago.
 
-    It is complete. Of its jobs, each is delivered, not applicable or superseded; none is failed,
-    pending, or being worked on. Each delivered one is confirmed by each of its destinations, and
-    nothing is on its way anywhere, not even of a superseded one. No rule holds it. No peer has been
-    promised that it is kept. And nothing at all has happened to it since `before` (seconds since
-    the epoch).
+    It is complete. Of its jobs, at least one is delivered, and each is delivered, not applicable or
+    superseded; none is failed, pending, or being worked on. Each delivered one is confirmed by each
+    of its destinations, and nothing is on its way anywhere, not even of a superseded one. No rule
+    holds it. No peer has been promised that it is kept. And nothing at all has happened to it since
+    `before` (seconds since the epoch).
 
     Each condition names what lets a study go: a state that is unknown here keeps it.
     """
     study, job, event = tables.study.c, tables.job.c, tables.event.c
     its_job = job.study_instance_uid == study.study_instance_uid
+    delivered = select(job.id).where(its_job, job.state == JobState.DELIVERED)
     other_job = select(job.id).where(its_job, job.state.not_in(_ENDED_WELL))
     without_delivery = select(job.id).where(
         its_job,
@@ -106,6 +75,7 @@ def _has_ended_well(*, before: float) -> ColumnElement[bool]:
         study.state == index.COMPLETE,
         study.completed_at <= before,
         study.last_at <= before,
+        delivered.exists(),
         ~other_job.exists(),
         ~without_delivery.exists(),
         ~on_its_way.exists(),
@@ -262,117 +232,3 @@ def call_off(
         select(instance.path).where(instance.study_instance_uid == study_instance_uid)
     )
     return sorted(path for path in set(files) - set(known) if not results.is_result(path))
-
-
-class Retention:
-    """Removes what may go. One for each data folder: the receiver's."""
-
-    def __init__(
-        self,
-        database: Database,
-        data_dir: Path,
-        *,
-        keep_s: float,
-        clock: Callable[[], float],
-        report: Callable[[Arrival], None],
-    ) -> None:
-        """Prepare.
-
-        Args:
-            keep_s: Seconds for which a study stays after the last thing that happened to it;
-                infinite: nothing is ever removed.
-            clock: Seconds since the epoch.
-            report: Is told of instances in place that are to be indexed (anew).
-        """
-        self._database = database
-        self._data_dir = data_dir
-        self._aside = Aside(data_dir)
-        self._keep_s = keep_s
-        self._clock = clock
-        self._report = report
-
-    def run(self, stop: threading.Event, *, lag_s: float = _LAG_S) -> None:
-        """Look at once, and then every hour, until `stop` is set."""
-        while not stop.is_set():
-            pause_s = _AFTER_FAULT_S
-            try:
-                self.recover()
-                self.remove_due(stop, lag_s=lag_s)
-                pause_s = _EVERY_S
-            except RetryLater as error:
-                _log.warning("retention waits", reason=error.reason, detail=error.detail)
-            except Exception:  # noqa: BLE001 - the edge: what cannot be removed now stays for now
-                _log.exception("retention failed")
-            stop.wait(pause_s)
-
-    def recover(self) -> None:
-        """Bring to an end what an earlier life or an error left half done: see the module."""
-        with self._database.read() as tx:
-            removing = set(index.in_state(tx, index.REMOVING))
-            removed = set(index.in_state(tx, index.REMOVED))
-        for study_instance_uid in sorted(removing | set(self._aside.studies())):
-            if study_instance_uid in removed:
-                self._aside.drop(study_instance_uid)
-            else:
-                self._call_off(study_instance_uid)
-
-    def remove_due(self, stop: threading.Event, *, lag_s: float) -> None:
-        """Remove what may go, in batches; what fails is passed by until the next look."""
-        seen: set[str] = set()
-        while not stop.is_set():
-            before = self._clock() - self._keep_s
-            with self._database.read() as tx:
-                batch = removable(tx, before=before, limit=_BATCH, besides=seen)
-            if not batch:
-                return
-            seen.update(batch)
-            removals = [one for uid in batch if (one := self._set_aside(uid, before=before))]
-            if removals and stop.wait(lag_s):
-                return  # the next start calls it off
-            for removal in removals:
-                self._finish(removal)
-
-    def _set_aside(self, study_instance_uid: str, *, before: float) -> Removal | None:
-        with self._database.write() as tx:
-            removal = begin(tx, study_instance_uid, before=before)
-        if removal is None:
-            return None
-        try:
-            self._aside.put(study_instance_uid, (*removal.paths, *removal.folders))
-        except OSError as error:
-            _log.exception("cannot set aside", study=study_instance_uid, error=error.strerror)
-            self._call_off(study_instance_uid)
-            return None
-        return removal
-
-    def _finish(self, removal: Removal) -> None:
-        uid = removal.study_instance_uid
-        if self._in_place(removal):
-            self._call_off(uid)
-            return
-        with self._database.write(durable=True) as tx:
-            removed = conclude(tx, removal, at=self._clock())
-        if not removed:
-            self._call_off(uid)
-            return
-        # What came between the look and the commit was taken for known, and is not.
-        self._report_found(self._in_place(removal))
-        self._aside.drop(uid)
-        _log.info("study removed", study=uid, count=len(removal.paths), bytes=removal.size)
-
-    def _in_place(self, removal: Removal) -> list[str]:
-        """What has been stored again since it was set aside."""
-        return [path for path in removal.paths if (self._data_dir / path).exists()]
-
-    def _call_off(self, study_instance_uid: str) -> None:
-        files = self._aside.files(study_instance_uid)
-        taken = self._aside.bring_back(study_instance_uid)
-        with self._database.write() as tx:
-            unknown = call_off(tx, study_instance_uid, files=files, taken=taken)
-        self._report_found(unknown)
-        _log.info("removal called off", study=study_instance_uid, count=len(files))
-
-    def _report_found(self, paths: Collection[str]) -> None:
-        at = self._clock()
-        for path in paths:
-            self._report(Stored(association="", path=path, at=at))

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from dicomnode.archive import index, jobs, journal, moves, tables, work
+from dicomnode.archive import confirmations, index, jobs, journal, moves, tables, work
 from dicomnode.archive.jobs import JobInput
 from dicomnode.archive.journal import Kind
 from dicomnode.job import MOVES, DeliveryState, JobState, Priority
@@ -135,6 +135,8 @@ def _supersede(tx: Connection, older: jobs.Job, *, by: str, at: float) -> None:
 def retry(tx: Connection, study_instance_uid: str, *, at: float) -> list[str]:
     """Run the failed jobs of a study once more; those that only failed to arrive are only sent.
 
+    What a destination said of them is forgotten: it is asked anew.
+
     Returns:
         The ids of the jobs.
     """
@@ -146,6 +148,7 @@ def retry(tx: Connection, study_instance_uid: str, *, at: float) -> list[str]:
         refused = _refused_deliveries(tx, one.id)
         state = JobState.DELIVERING if refused else JobState.PENDING
         moves.move(tx, one.id, {JobState.FAILED}, state, at=at, **values)
+        confirmations.forget(tx, refused)
         tx.execute(
             update(tables.delivery)
             .where(tables.delivery.c.id.in_(refused))

@@ -27,6 +27,7 @@ def problems(raw: Tables) -> list[Problem]:
         *_written_passwords(raw),
         *_tls(raw),
         *_disk(raw),
+        *_removed_unconfirmed(raw),
         *_peers_that_are_one(raw),
         *(problem for name, peer in tables(raw, "peers") for problem in _peer(raw, name, peer)),
         *(problem for at, route in routes for problem in _route(raw, at=at, route=route)),
@@ -104,7 +105,9 @@ def _value(raw: Tables, section: str, key: str) -> Any:
 def _disk(raw: Tables) -> Iterator[Problem]:
     floor, least = (_value(raw, "disk", key) for key in ("floor_gib", "min_free_gib"))
     # True and False are numbers to Python.
-    if {type(floor), type(least)} <= {int, float} and floor >= least:
+    if not {type(floor), type(least)} <= {int, float} or floor == least == 0:  # 0: no limit
+        return
+    if floor >= least:
         written = "floor_gib" if "floor_gib" in _section(raw, "disk") else "min_free_gib"
         message = (
             f"disk.floor_gib ({floor}) must be less than disk.min_free_gib ({least}): new studies "
@@ -113,16 +116,44 @@ def _disk(raw: Tables) -> Iterator[Problem]:
         yield _error(key_path("disk", written), message, "floor-not-below")
 
 
+def _removed_unconfirmed(raw: Tables) -> Iterator[Problem]:
+    if "keep_delivered_days" not in _section(raw, "disk"):
+        return
+    for name, peer in tables(raw, "peers"):
+        if peer.get("confirm") == "none":
+            message = (
+                "Nobody asks whether it has the results, and disk.keep_delivered_days removes them"
+                ' here. Write "find" or "commitment".'
+            )
+            path = key_path("peers", name, "confirm")
+            yield Problem(level="warning", path=path, message=message, code="removed-unconfirmed")
+
+
 def _peers_that_are_one(raw: Tables) -> Iterator[Problem]:
     seen: dict[tuple[str, str], str] = {}
     for name, peer in tables(raw, "peers"):
-        pairs = itertools.product(_texts(peer.get("ae_title")), _texts(peer.get("host")))
         owners = {
-            seen.setdefault((title.strip(" "), host.casefold()), name) for title, host in pairs
+            seen.setdefault((title.strip(" "), host.casefold()), name)
+            for title, host in _origins(peer)
         }
         for first in sorted(owners - {name}):
             message = f'Has an AE title and a host of the peer "{first}". Keep them in one place.'
             yield _error(key_path("peers", name), message, "duplicate-peer")
+
+
+def _origins(peer: Tables) -> Iterator[tuple[str, str]]:
+    """AE title and host of each place that a peer associates with the node from.
+
+    Where C-FIND is answered is none of them: several peers may have one archive that is asked.
+    """
+    titles, hosts = _texts(peer.get("ae_title")), _texts(peer.get("host"))
+    yield from itertools.product(titles, hosts)
+    commitment = peer.get("commitment")
+    if isinstance(commitment, dict):
+        yield from itertools.product(
+            _texts(commitment.get("ae_title")) or titles[:1],
+            _texts(commitment.get("host")) or hosts[:1],
+        )
 
 
 def _texts(value: Any) -> list[str]:

@@ -6,6 +6,7 @@ Relative paths are relative to the folder of the file, which validation gets as 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -145,12 +146,14 @@ class Disk(_Table):
     """How much room is left on the disk of `data_dir`, and how it is kept free."""
 
     min_free_gib: NotNegative = 2.0
-    """Free space in GiB below which new studies are refused; those that have begun go on."""
+    """Free space in GiB below which new studies are refused; those that have begun go on. 0, with a
+    floor of 0, is no limit."""
     floor_gib: NotNegative = 0.5
     """Free space in GiB below which everything is refused."""
     keep_delivered_days: Positive | None = None
     """Days after which a study is removed whose results are all delivered and which nothing more is
-    to come of; left out, nothing ever is."""
+    to come of; left out, nothing ever is. Kept are a study that no rule applied to, and one about
+    which a peer was answered a storage commitment."""
 
 
 class Worker(_Table):
@@ -185,7 +188,8 @@ class Deliver(_Table):
     retry_max_s: Positive = 600.0
     """Longest wait in seconds between two attempts."""
     commitment_s: Positive = 120.0
-    """Seconds after which a storage commitment that is not answered is asked for again."""
+    """Seconds after which a storage commitment that is not answered is asked for again; each such
+    wait is twice the one before, up to an hour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +242,8 @@ class Peer(_Table):
     query: Endpoint | None = None
     """Where it answers C-FIND, as far as that is elsewhere."""
     commitment: Endpoint | None = None
-    """Where it answers and hears of Storage Commitment, as far as that is elsewhere."""
+    """Where it answers and hears of Storage Commitment, as far as that is elsewhere. It may also
+    associate with the node from there, under that AE title, to answer."""
 
     @property
     def ae_title(self) -> str:
@@ -249,6 +254,17 @@ class Peer(_Table):
     def host(self) -> str:
         """The name or address to call."""
         return self.hosts[0]
+
+    @property
+    def origins(self) -> tuple[tuple[str, str], ...]:
+        """AE title and host of each place that it associates with the node from."""
+        return (
+            *itertools.product(self.ae_titles, self.hosts),
+            *([self._identity_of(self.commitment)] if self.commitment else []),
+        )
+
+    def _identity_of(self, endpoint: Endpoint) -> tuple[str, str]:
+        return endpoint.ae_title or self.ae_title, endpoint.host or self.host
 
     @property
     def storage_at(self) -> Address | None:
@@ -267,11 +283,12 @@ class Peer(_Table):
 
     def _at(self, endpoint: Endpoint | None) -> Address | None:
         given = endpoint or Endpoint()
-        host, port = given.host or self.host, given.port or self.port
+        ae_title, host = self._identity_of(given)
+        port = given.port or self.port
         if port is None:
             return None
         return Address(
-            ae_title=given.ae_title or self.ae_title,
+            ae_title=ae_title,
             host=host,
             port=port,
             tls=self.tls,

@@ -19,7 +19,7 @@ from dicomnode import log
 from dicomnode.archive import status
 from dicomnode.archive.arrival import Arrival
 from dicomnode.archive.files import FileStore
-from dicomnode.errors import Refused
+from dicomnode.errors import Misconfigured, Refused
 from dicomnode.network import association, commitment_message, connection, listener, storage
 from dicomnode.network.association import Admission, PeerEntry
 from dicomnode.network.commitment import Commitment
@@ -204,7 +204,7 @@ class Acceptor:
             handler.request = connection.secured(
                 handler.request, self._certificates.server(), timeout_s=listener.ACSE_S
             )
-        except OSError as error:  # ssl.SSLError is one
+        except (OSError, Misconfigured) as error:  # ssl.SSLError is an OSError
             self._desk.turn_away(_no_tls(handler.client_address[0], error))
             return
         self._take_up(handler)
@@ -285,8 +285,8 @@ def _address(assoc: Association) -> str:
     return str(remote.address)
 
 
-def _no_tls(address: str, error: OSError) -> Refused:
-    why = getattr(error, "reason", None) or error.strerror or type(error).__name__
+def _no_tls(address: str, error: OSError | Misconfigured) -> Refused:
+    why = error.reason if hasattr(error, "reason") else type(error).__name__
     return Refused(
         "tls-handshake-failed",
         f"{address} did not get through the TLS handshake: {why}.",

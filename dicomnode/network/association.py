@@ -77,12 +77,8 @@ class PeerEntry(Protocol):
     """What the configuration says of one peer."""
 
     @property
-    def ae_titles(self) -> tuple[str, ...]:
-        """AE titles that it calls itself."""
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Names or addresses that it connects from."""
+    def origins(self) -> tuple[tuple[str, str], ...]:
+        """AE titles that it calls itself, each with a name or address that it connects from."""
 
 
 def transfer_syntaxes() -> tuple[str, ...]:
@@ -106,6 +102,11 @@ def contexts_for(abstract_syntaxes: Iterable[str]) -> list[PresentationContext]:
     return [_context(uid, _SUPPORTED[uid]) for uid in abstract_syntaxes if uid in _SUPPORTED]
 
 
+def is_for_storage(abstract_syntax: str) -> bool:
+    """Whether a presentation context for it takes instances."""
+    return abstract_syntax in _STORAGE
+
+
 def _context(abstract_syntax: str, syntaxes: Sequence[str]) -> PresentationContext:
     context = build_context(abstract_syntax, [*syntaxes])
     if abstract_syntax == _STORAGE_COMMITMENT:
@@ -120,10 +121,12 @@ def rejection(status: int) -> tuple[int, int, int]:
     return result, source, reason
 
 
+_STORAGE = frozenset(str(one.abstract_syntax) for one in AllStoragePresentationContexts)
+
+
 def _supported() -> dict[str, tuple[str, ...]]:
-    every = transfer_syntaxes()
-    storage = {str(one.abstract_syntax): every for one in AllStoragePresentationContexts}
     services = {str(one.abstract_syntax): _PREFERRED for one in VerificationPresentationContexts}
+    storage = dict.fromkeys(sorted(_STORAGE), transfer_syntaxes())
     return {**services, _STORAGE_COMMITMENT: _PREFERRED, **storage}
 
 
@@ -167,13 +170,14 @@ class Admission:
                 f"this node is {self.ae_title}.",
                 status=CALLED_AE_TITLE_NOT_RECOGNIZED,
             )
-        titled = {
-            name: peer
+        titled = [
+            (name, host)
             for name, peer in self.peers.items()
-            if calling_ae_title.strip() in {title.strip() for title in peer.ae_titles}
-        }
-        for name, peer in titled.items():
-            if any(is_at(host, address) for host in peer.hosts):
+            for title, host in peer.origins
+            if calling_ae_title.strip() == title.strip()
+        ]
+        for name, host in titled:
+            if is_at(host, address):
                 return name
         if self.accept_unknown_peers:
             return ""

@@ -19,6 +19,8 @@ _GROUP_LENGTH, _SOP_CLASS, _FIELD, _MESSAGE_ID = 0x0000, 0x0002, 0x0100, 0x0110
 _RESPONDED_TO, _DATA_SET_TYPE, _STATUS = 0x0120, 0x0800, 0x0900
 _OFFENDING_ELEMENT, _ERROR_COMMENT, _SOP_INSTANCE = 0x0901, 0x0902, 0x1000
 
+_LONGEST_UID = 64  # PS3.5 9.1; what is longer is refused, and not sent back at its length
+
 _HEAD = struct.Struct("<HHL")
 _US = struct.Struct("<H")
 _UL = struct.Struct("<L")
@@ -32,8 +34,8 @@ class Command:
     Attributes:
         field: Command Field (0000,0100), or `None` where there is none.
         message_id: Message ID (0000,0110); 0 where there is none.
-        sop_class_uid: As it was sent, padding included, so that it can be sent back; likewise
-            `sop_instance_uid`.
+        sop_class_uid: As it was sent, padding included, so that it can be sent back, but no more
+            of it than a UID has; likewise `sop_instance_uid`.
     """
 
     field: int | None
@@ -64,8 +66,8 @@ def parse(encoded: bytes) -> Command:
         field=_number(elements, _FIELD),
         message_id=_number(elements, _MESSAGE_ID) or 0,
         has_data_set=_number(elements, _DATA_SET_TYPE) != _NO_DATA_SET,
-        sop_class_uid=elements.get(_SOP_CLASS, b""),
-        sop_instance_uid=elements.get(_SOP_INSTANCE, b""),
+        sop_class_uid=elements.get(_SOP_CLASS, b"")[:_LONGEST_UID],
+        sop_instance_uid=elements.get(_SOP_INSTANCE, b"")[:_LONGEST_UID],
     )
 
 

@@ -8,7 +8,7 @@ here, on whichever association.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -146,9 +146,10 @@ class Commitments:
         Raises:
             RetryLater: `database-unavailable`.
         """
-        failures = request.failures
+        failures, studies = request.failures, frozenset[str]()
         if failures is None or not self._is_fresh(request):
-            failures = tuple(custody.failures(self._database, self._store, request.references))
+            findings = custody.look(self._database, self._store, request.references)
+            failures, studies = findings.failures, findings.studies
             with self._database.write() as tx:
                 commitments.check(tx, request, failures, at=self._clock())
         checked = replace(request, failures=failures)
@@ -157,24 +158,34 @@ class Commitments:
             information=commitment_message.event_information(
                 request.transaction_uid, request.references, failures
             ),
-            answered=lambda status: self._answered(checked, status),
+            answered=lambda status: self._answered(checked, studies, status),
         )
 
     def _is_fresh(self, request: Request) -> bool:
         """Whether what was found out can still be said.
 
         It is kept at all for a peer that gives up while many objects are looked at: next time it is
-        told at once. One that comes back after days is told what is true then.
+        told at once. One that comes back after days is told what is true then. What was found and
+        is not indexed yet is looked at again: only its file says which study is promised.
         """
-        return request.is_duplicate or self._clock() - request.checked_at < _FRESH_S
+        if request.is_duplicate:
+            return True
+        return self._clock() - request.checked_at < _FRESH_S and self._is_indexed(request)
 
-    def _answered(self, request: Request, status: int | None) -> None:
+    def _is_indexed(self, request: Request) -> bool:
+        """Whether all that was found is indexed."""
+        failed = {one.reference for one in request.failures or ()}
+        with self._database.read() as tx:
+            indexed = commitments.kept(tx, request.references)
+        return all(one in failed or one.sop_instance_uid in indexed for one in request.references)
+
+    def _answered(self, request: Request, studies: Collection[str], status: int | None) -> None:
         if status is None:
             _log.warning("commitment not heard", peer=request.peer)
             return
         try:
             with self._database.write() as tx:
-                commitments.answer(tx, request, status=status, at=self._clock())
+                commitments.answer(tx, request, status=status, at=self._clock(), studies=studies)
         except RetryLater as error:  # the peer will be told once more, where it can be
             _log.error("answer not noted", peer=request.peer, reason=error.reason)
             return

@@ -49,10 +49,14 @@ def secured(
 
 
 def limit_waiting(connection: socket.socket, *, timeout_s: float) -> None:
-    """Make the kernel give up reading and writing after a while: `BlockingIOError` then.
+    """Give up reading and writing after a while: `TimeoutError` or `BlockingIOError` then.
 
-    Unlike `settimeout` it costs no call of its own before each of them.
+    Unlike `settimeout` the kernel's limits cost no call of their own before each of them. TLS does
+    not see them: a socket that blocks is read again there.
     """
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(timeout_s)
+        return
     connection.settimeout(None)
     seconds, rest = divmod(timeout_s, 1)
     # struct timeval; all zero would mean for ever
@@ -93,7 +97,14 @@ def cut(assoc: Association) -> None:
 def hang_up(connection: socket.socket) -> None:
     """Shut a connection; who reads from it is told that it is over."""
     with contextlib.suppress(OSError):  # the peer was quicker
-        connection.shutdown(socket.SHUT_RDWR)
+        # Not `SSLSocket.shutdown`: that takes the TLS off, and who reads would get the ciphertext.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def stop_reading(connection: socket.socket) -> None:
+    """Let who reads from a connection come to its end; what was sent before may still be read."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RD)  # as above
 
 
 def _of(assoc: Association) -> socket.socket | None:

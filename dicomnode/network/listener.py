@@ -118,8 +118,8 @@ class _Handler(RequestHandler):
         try:
             server.take_up(self)
         finally:
-            server.shutdown_request(self.request)
             server.let_go()
+            server.shutdown_request(self.request)
 
 
 class Server(ThreadedAssociationServer):
@@ -201,6 +201,14 @@ class Server(ThreadedAssociationServer):
                 return True
         _log.warning("too many connections", address=client_address[0])
         return False
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, where the system gives one."""
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self.let_go()
+            raise
 
     def let_go(self) -> None:
         """A connection that was taken up is over."""

@@ -339,7 +339,7 @@ class _Keeper:
                     return None
                 self._child = self._launch(self._number)
             for line in self._child.lines():
-                self._take(line, ledger)
+                self._hear(line, ledger)
         except Exception:  # noqa: BLE001 - see above
             _log.exception("listener lost", process=self._name)
         return self._bury(ledger)
@@ -350,6 +350,15 @@ class _Keeper:
         for ended in ledger.unended(at=self._clock()):
             self._report(ended)
         return code
+
+    def _hear(self, line: bytes, ledger: Ledger) -> None:
+        """Take a line. One that says nothing ends the listener, and not the lines behind it."""
+        try:
+            self._take(line, ledger)
+        except Exception:  # noqa: BLE001 - what was acknowledged may be in the next line
+            _log.exception("listener not understood", process=self._name)
+            if self._child is not None:
+                self._child.kill()
 
     def _take(self, line: bytes, ledger: Ledger) -> None:
         if listener_process.is_answer(line):

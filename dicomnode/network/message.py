@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from pydicom.uid import UID
+from pynetdicom.association import Association
+from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.dsutils import encode
 from pynetdicom.pdu_primitives import P_DATA
@@ -77,8 +80,18 @@ class OtherMessage:
         if len(self._data_set) > _LONGEST_DATA_SET:
             raise ProtocolFault("A data set that does not end.", AbortReason.INVALID_PARAMETER)
 
-    def primitive(self) -> P_DATA:
-        """All of it, as pynetdicom's upper layer would hand it over."""
+    def decoded(self, assoc: Association) -> Any:
+        """All of it as a primitive of pynetdicom's, which serves it.
+
+        Raises:
+            Exception: Of any class, where it does not read.
+        """
+        message = DIMSEMessage()
+        if not message.decode_msg(self._primitive(), assoc):
+            raise ValueError("it is not whole")
+        return message.message_to_primitive()
+
+    def _primitive(self) -> P_DATA:
         last = wire.LAST.to_bytes(1, "big")
         whole = P_DATA()
         whole.presentation_data_value_list = [

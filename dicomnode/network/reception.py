@@ -42,13 +42,6 @@ class Desk:
         study_instance_uid: str = "",
     ) -> None:
         """Say that an association, or an instance, was refused, and why."""
-        _log.warning(
-            "turned away",
-            association=association,
-            peer=peer,
-            reason=refusal.reason,
-            detail=refusal.detail,
-        )
         self.report(
             TurnedAway(
                 association=association,
@@ -60,6 +53,13 @@ class Desk:
                 study_instance_uid=study_instance_uid,
                 at=self.clock(),
             )
+        )
+        _log.warning(
+            "turned away",
+            association=association,
+            peer=peer,
+            reason=refusal.reason,
+            detail=refusal.detail,
         )
 
 

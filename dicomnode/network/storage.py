@@ -11,6 +11,7 @@ from dicomnode.archive import files, header, status
 from dicomnode.archive.files import Draft, FileStore, StoredFile
 from dicomnode.archive.header import Identity
 from dicomnode.errors import Refused
+from dicomnode.network import association
 
 _log = log.get(__name__)
 
@@ -19,6 +20,8 @@ _MAX_COMMENT_LENGTH = 64  # Error Comment (0000,0902) is LO
 # Most instances say who they are within so many bytes of their first fragment. Those that do not
 # are asked once they are whole.
 _HEAD_LENGTH = 4096
+# So much of an instance comes before it is asked again whether there is room for it.
+_LOOK_AGAIN_BYTES = 64 * 1024 * 1024
 
 
 class Gate(Protocol):
@@ -77,6 +80,7 @@ class Incoming:
         self._request = request
         self._shelf = shelf
         self._length = 0
+        self._look_again_at = _LOOK_AGAIN_BYTES
         self._identity: Identity | None = None
         self._draft: Draft | None = None
         self._refusal: Refused | None = None
@@ -126,10 +130,16 @@ class Incoming:
         if self._draft is None:
             self._draft = self._begin(fragment)
         self._draft.write(fragment)
+        if self._length > self._look_again_at and self._identity is not None:
+            # A long one may eat what was free when it began.
+            self._look_again_at = self._length + _LOOK_AGAIN_BYTES
+            self._shelf.gate.admit(self._identity.study_instance_uid)
 
     def _begin(self, fragment: bytes | memoryview) -> Draft:
         request = self._request
         if request.sop_class_uid != request.abstract_syntax_uid:
+            raise _other_sop_class()
+        if not association.is_for_storage(request.abstract_syntax_uid):
             raise _other_sop_class()
         try:
             self._identity = self._scan(bytes(fragment[:_HEAD_LENGTH]))

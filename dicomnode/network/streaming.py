@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import queue
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import N_EVENT_REPORT
+from pynetdicom.dimse_primitives import C_CANCEL, N_EVENT_REPORT
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, P_DATA
 from pynetdicom.presentation import PresentationContext
@@ -43,7 +42,6 @@ class _Wire:
 
     def __init__(self, assoc: Association, sock: socket.socket) -> None:
         self.socket = assoc.dul.socket
-        self.event_queue: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._connection = sock
         self._lock = threading.Lock()
 
@@ -128,7 +126,7 @@ class Conversation:
         connection.limit_waiting(self._socket, timeout_s=acse_s)
         end = End.LOST
         try:
-            if self._negotiate():
+            if self._negotiate(acse_s):
                 connection.limit_waiting(self._socket, timeout_s=idle_s)
                 end = self._serve()
         except ConnectionError:
@@ -144,20 +142,16 @@ class Conversation:
             self._abort(AbortReason.NOT_SPECIFIED)
             end = End.ABORTED
         finally:
-            self._drop_what_is_open()
-        reception = self._reception_of(self._assoc)
-        if reception is not None:
-            reception.ended(End.ABORTED if self._is_told_to_end else end)
+            self._end_all(end)
 
     def abort(self) -> None:
         """Abort it, or hang up on a peer that has not asked for one yet; `run` returns soon.
 
         Any thread may call it.
         """
+        # Its own thread says the last word: nobody else may write in the middle of an answer.
         self._is_told_to_end = True
-        if self._assoc.is_established:
-            self._abort(None)
-        self.cut()
+        connection.stop_reading(self._socket)
 
     def cut(self) -> None:
         """Hang up, from any thread."""
@@ -172,15 +166,22 @@ class Conversation:
         with contextlib.suppress(ConnectionError):
             self._wire.send(wire.abort(reason))
 
-    def _drop_what_is_open(self) -> None:
+    def _end_all(self, end: End) -> None:
+        if self._is_told_to_end and end is End.LOST:
+            end = End.ABORTED
+            if self._assoc.is_established:
+                self._abort(None)
         if self._message is not None:
             self._message.close()
         for report in self._reports.values():
             report.answered(None)
+        reception = self._reception_of(self._assoc)
+        if reception is not None:
+            reception.ended(end)
 
-    def _negotiate(self) -> bool:
+    def _negotiate(self, acse_s: float) -> bool:
         """Let pynetdicom answer the A-ASSOCIATE-RQ; whether there is an association now."""
-        kind, pdu = self._inbox.next()
+        kind, pdu = self._inbox.first(within_s=acse_s)
         if kind == wire.ABORT:  # PS3.8 Table 9-10: there is nobody to answer
             return False
         if kind != wire.ASSOCIATE_RQ:
@@ -208,18 +209,22 @@ class Conversation:
         return bool(assoc.is_established)
 
     def _serve(self) -> End:
-        while True:
+        while not self._is_told_to_end:
             kind, pdu = self._inbox.next()
             if kind == wire.P_DATA_TF:
                 for context_id, control, fragment in wire.values(pdu):
                     self._take(context_id, control, fragment)
+                    if self._assoc.is_aborted:  # by pynetdicom, of what it was passed
+                        return End.ABORTED
             elif kind == wire.RELEASE_RQ:
                 self._wire.send(wire.RELEASE_RP)
-                return End.RELEASED if self._message is None else End.ABORTED
+                # Who lets go in the middle of a message has not said all that he wanted.
+                return End.ABORTED if self._message or self._command else End.RELEASED
             elif kind == wire.ABORT:
                 return End.ABORTED
             else:
                 raise ProtocolFault("This PDU has no place here.", AbortReason.UNEXPECTED_PDU)
+        return End.LOST
 
     def _take(self, context_id: int, control: int, fragment: memoryview) -> None:
         if control & wire.COMMAND:
@@ -280,19 +285,16 @@ class Conversation:
         """Let pynetdicom answer what is no C-STORE."""
         assoc = self._assoc
         try:
-            assoc.dimse.receive_primitive(whole.primitive())
+            received = whole.decoded(assoc)
         except Exception as error:  # what it trips over in a message has no common class
             raise _unreadable("A message does not read.") from error
-        if not self._wire.event_queue.empty():
-            raise _unreadable("A message does not read.")
-        context_id, received = assoc.dimse.get_msg(block=False)
-        if received is None or context_id is None:
-            return  # pynetdicom has seen to it
+        if isinstance(received, C_CANCEL):
+            return  # of nothing: what is served here is done before anything else is read
         if isinstance(received, N_EVENT_REPORT) and received.is_valid_response:
             self._hear(received)
         elif received.is_valid_request:
-            assoc._serve_request(received, context_id)  # noqa: SLF001 - what its own loop does
-            self._send_reports(context_id)
+            assoc._serve_request(received, whole.context_id)  # noqa: SLF001 - as its own loop does
+            self._send_reports(whole.context_id)
         else:
             raise _unreadable("A message lacks what it must have.")
 

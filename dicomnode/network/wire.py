@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import socket
-import ssl
 import struct
+import time
 from collections.abc import Iterator
 from enum import IntEnum
 
@@ -79,10 +81,19 @@ class Inbox:
         self._connection = sock
         self._longest_data = longest_pdu + _TOLERANCE
         longest = max(self._longest_data, _LONGEST_OTHER)
-        self._buffer = bytearray(HEADER_LENGTH + longest + _WINDOW)
+        # Not a bytearray: that would be filled with zeros, and take its memory, at once.
+        self._buffer = mmap.mmap(-1, HEADER_LENGTH + longest + _WINDOW)
         self._view = memoryview(self._buffer)
         self._begin = self._end = 0
         self._owes_acknowledgement = False
+        self._deadline = math.inf
+
+    def first(self, *, within_s: float) -> tuple[int, memoryview]:
+        """The first PDU, as `next`: all of it, however slowly it comes, within so many seconds."""
+        self._deadline = time.monotonic() + within_s
+        pdu = self.next()
+        self._deadline = math.inf
+        return pdu
 
     def answered(self) -> None:
         """Something was sent to the peer: it acknowledges what was read before."""
@@ -121,11 +132,13 @@ class Inbox:
             self._end += self._receive()
 
     def _receive(self) -> int:
-        if self._owes_acknowledgement:
-            connection.acknowledge(self._connection)
+        if time.monotonic() > self._deadline:
+            raise TimeoutError
         try:
+            if self._owes_acknowledgement:
+                connection.acknowledge(self._connection)
             count = self._connection.recv_into(self._view[self._end : self._end + _WINDOW])
-        except (BlockingIOError, ssl.SSLWantReadError) as error:
+        except BlockingIOError as error:
             raise TimeoutError from error
         except TimeoutError:
             raise

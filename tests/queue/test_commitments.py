@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import alembic.command
 import alembic.config
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from dicomnode.archive import (
+    accounts,
     commitments,
     confirmations,
     deliveries,
@@ -46,14 +49,24 @@ def ask(
     at: float = NOW,
 ) -> str:
     with database.write() as tx:
-        return commitments.ask(
-            tx,
-            peer=peer,
-            calling_ae_title=peer.upper(),
-            transaction_uid=transaction,
-            references=references or (ONE, TWO),
-            at=at,
-        )
+        return ask_in(tx, *references, peer=peer, transaction=transaction, at=at)
+
+
+def ask_in(
+    tx: Connection,
+    *references: Reference,
+    peer: str = "ct",
+    transaction: str = "1.9",
+    at: float = NOW,
+) -> str:
+    return commitments.ask(
+        tx,
+        peer=peer,
+        calling_ae_title=peer.upper(),
+        transaction_uid=transaction,
+        references=references or (ONE, TWO),
+        at=at,
+    )
 
 
 def request(database: Database, request_id: str) -> commitments.Request:
@@ -153,6 +166,55 @@ def test_what_was_asked_and_answered_stands_in_the_journal_of_the_study(
         "reasons": ["0x0112"],
         "status": "0x0000",
     }
+
+
+def test_what_was_promised_before_it_was_indexed_stands_in_the_journal_of_its_study(
+    database: Database,
+) -> None:
+    asked = request(database, ask(database))
+    with database.write() as tx:
+        assert commitments.check(tx, asked, [], at=NOW)
+        assert commitments.answer(tx, asked, status=0, at=NOW, studies={STUDY})
+        index.add(tx, [received(ONE), received(TWO)])
+    with database.read() as tx:
+        assert [one.kind for one in journal.of_study(tx, STUDY)] == ["commitment answered"]
+
+
+def test_who_has_not_heard_the_answer_is_counted(database: Database) -> None:
+    asked = ask(database)
+    ask(database, transaction="1.10")
+    with database.read() as tx:
+        assert accounts.untold(tx) == 2
+    assert answer(database, asked)
+    with database.read() as tx:
+        assert accounts.untold(tx) == 1
+
+
+@pytest.mark.server("postgresql")
+def test_the_same_request_twice_at_once_is_one(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    database.migrate()
+    try:
+        with ThreadPoolExecutor() as pool:
+            with database.write() as tx:
+                asked = ask_in(tx, ONE)
+                second = pool.submit(ask, database, ONE, at=NOW + 1)
+                _wait_until_blocked(database)
+            assert second.result(timeout=30) == asked
+        assert request(database, asked).asked_at == NOW + 1
+    finally:
+        database.close()
+
+
+def _wait_until_blocked(database: Database) -> None:
+    until = time.monotonic() + 30
+    blocked = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    while True:
+        with database.read() as tx:
+            if tx.scalar(blocked):
+                return
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def received(reference: Reference) -> index.Received:
@@ -260,12 +322,12 @@ def report(
         )
 
 
-def wait(database: Database, delivery: Delivery, asked: Confirmation) -> bool:
+def wait(database: Database, delivery: Delivery, *, heard: tuple[str, ...] = ()) -> bool:
     with database.write() as tx:
         return confirmations.await_answer(
             tx,
             delivery,
-            asked.transaction_uid,
+            heard=heard,
             owner="me",
             at=NOW + 2,
             not_before=NOW + 120,
@@ -285,7 +347,7 @@ def test_a_delivery_that_waits_goes_on_as_soon_as_the_answer_is_there(
     database: Database, delivery: Delivery
 ) -> None:
     asked = ask_for(database, delivery)
-    assert wait(database, delivery, asked)
+    assert wait(database, delivery)
     with database.read() as tx:
         (waiting,) = deliveries.of_job(tx, delivery.job)
         assert (waiting.state, waiting.reason) == (DeliveryState.PENDING, "awaiting-commitment")
@@ -302,8 +364,30 @@ def test_an_answer_that_came_before_the_delivery_began_to_wait_is_not_slept_over
 ) -> None:
     asked = ask_for(database, delivery)
     assert report(database, asked, ONE, TWO) == ""
-    assert wait(database, delivery, asked)
+    assert wait(database, delivery)
     assert claim(database, delivery, at=NOW + 3).attempts == 1
+
+
+def test_an_answer_to_an_earlier_question_ends_the_waiting_too_but_only_once(
+    database: Database, delivery: Delivery
+) -> None:
+    first, _ = ask_for(database, delivery), ask_for(database, delivery, at=NOW + 1)
+    assert report(database, first, ONE, failed=(LOST,)) == ""
+    assert wait(database, delivery)
+    again = claim(database, delivery, at=NOW + 2)
+    assert wait(database, again, heard=(first.transaction_uid,))
+    with database.read() as tx:
+        assert not leases.anything_due(tx, Task.DELIVER, at=NOW + 119, resend_s=15)
+
+
+def test_what_is_tried_once_more_is_asked_anew(database: Database, delivery: Delivery) -> None:
+    asked = ask_for(database, delivery)
+    report(database, asked, ONE, failed=(replace(LOST, reason=0x0119),))
+    with database.write() as tx:
+        deliveries.fail(tx, delivery, owner="me", at=NOW + 4, reason="commitment-failed", detail="")
+        assert revisions.retry(tx, STUDY, at=NOW + 5) == [delivery.job]
+        assert confirmations.of_delivery(tx, delivery.id) == []
+    assert claim(database, delivery, at=NOW + 5).attempts == 1
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,21 @@ def test_what_a_peer_was_promised_stays(delivered: Database) -> None:
         assert retention.begin(tx, STUDY, before=NOW) is None
 
 
+def test_what_a_peer_was_promised_before_it_was_indexed_stays(delivered: Database) -> None:
+    reference = Reference(sop_class_uid=SOP_CLASS, sop_instance_uid=f"{SERIES}.3")
+    with delivered.write() as tx:
+        request_id = commitments.ask(
+            tx, peer="ct1", calling_ae_title="CT1", transaction_uid="1.9",
+            references=[reference], at=THEN,
+        )  # fmt: skip
+        asked = commitments.request(tx, request_id)
+        assert asked
+        assert commitments.check(tx, asked, [], at=THEN)
+        found = replace(asked, failures=())
+        assert commitments.answer(tx, found, status=0, at=THEN, studies={STUDY})
+    assert removable(delivered) == []
+
+
 def test_what_a_peer_asks_about_meanwhile_stays(delivered: Database) -> None:
     reference = Reference(sop_class_uid=SOP_CLASS, sop_instance_uid=f"{SERIES}.1")
     with delivered.write() as tx:

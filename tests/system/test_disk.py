@@ -2,30 +2,48 @@
 
 The disks are real and small; whoever runs this has to have the right to mount them. root has it,
 and so has everybody for whom `unshare --map-root-user --mount` works: run pytest below that. A loop
-device needs root itself.
+device needs root itself. A container has to be given the right (CAP_SYS_ADMIN). Where it is missing
+the tests are skipped, or fail where nothing may be missing (DICOMNODE_TESTS_REQUIRE_SERVERS).
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import gate
 import pytest
 import running
+import servers
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage
+from rich.console import Console
 from sqlalchemy import Connection, select
 from wire import raw
 
-from dicomnode.archive import files, header, index, journal, status, tables
+from dicomnode import render
+from dicomnode.archive import (
+    deliveries,
+    files,
+    header,
+    index,
+    journal,
+    moves,
+    results,
+    revisions,
+    status,
+    tables,
+)
 from dicomnode.archive.database import Database
 from dicomnode.archive.journal import Kind
 from dicomnode.errors import RetryLater
+from dicomnode.job import Priority
 
 MIB = 2**20
 DISK_MIB = 32
@@ -36,13 +54,13 @@ CT = raw.Context(id=1, abstract_syntax=CTImageStorage, transfer_syntaxes=(raw.EX
 
 @contextmanager
 def mounted(target: Path, *words: str | Path) -> Iterator[Path]:
-    """A file system for the length of a block; without the right to mount, the test is skipped."""
+    """A file system for the length of a block; without the right to mount, see the module."""
     target.mkdir(parents=True, exist_ok=True)
     mount = subprocess.run(
         ["mount", *map(str, words), str(target)], capture_output=True, check=False, text=True
     )
     if mount.returncode:
-        pytest.skip(f"needs the right to mount, see the module: {mount.stderr.strip()}")
+        servers.do_without(f"needs the right to mount, see the module: {mount.stderr.strip()}")
     try:
         yield target
     finally:
@@ -355,6 +373,27 @@ def test_a_file_system_that_fails_to_sync_acknowledges_nothing_it_does_not_have(
         wait_until_indexed(node, modality=again, refused=modality.refused)
 
 
+def deliver(node: running.RunningNode, study: str) -> None:
+    """Write down what the workers would: a job for the study that is confirmed."""
+    job = revisions.NewJob(
+        key="1", study_instance_uid=study, revision=1, rule="rule", model="gate", model_digest="0",
+        inputs={}, send_to=("pacs",), priority=Priority.ROUTINE,
+    )  # fmt: skip
+    kept = results.ResultFile(
+        kind="sr", sop_instance_uid="2.25.1", series_instance_uid="2.25.2",
+        path=f"{results.folder(job.id)}/1/sr.dcm", digest="0",
+    )  # fmt: skip
+    at = time.time()
+    with rows(node) as database, database.write() as tx:
+        assert revisions.create(tx, job, at=at)
+        assert moves.claim(tx, job.id, owner="me", at=at, lease_s=10)
+        assert moves.predicted(tx, job.id, [kept], owner="me", at=at, timings={}, device="cpu")
+        (waiting,) = deliveries.of_job(tx, job.id)
+        claimed = deliveries.claim(tx, waiting.id, owner="me", at=at, lease_s=10)
+        assert claimed
+        assert deliveries.confirm(tx, claimed, owner="me", at=at)
+
+
 def test_a_running_node_removes_what_ended_long_ago_and_takes_it_again(tmp_path: Path) -> None:
     text = configuration(tmp_path, min_free_mib=1)
     data_dir = tmp_path / "node" / "data"
@@ -362,18 +401,51 @@ def test_a_running_node_removes_what_ended_long_ago_and_takes_it_again(tmp_path:
         modality = Modality(node)
         for number in (1, 2, 3):
             assert modality.send_alone("1.1", number) == status.SUCCESS
-        assert node.outcome("1.1")["outcome"] == "not applicable"
+        assert modality.send_alone("1.2", 1) == status.SUCCESS
+        for study in ("1.1", "1.2"):
+            assert node.outcome(study)["outcome"] == "not applicable"
         assert node.stop() == 0
+        deliver(node, "1.1")
+        (kept,) = [path for path, data in on_disk(data_dir).items() if b"1.2.1.1" in data]
     moments = "keep_delivered_days = 1e-6"
     with serving(tmp_path, text.replace("[disk]", f"[disk]\n{moments}")) as node:
-        running.wait_for(lambda: not on_disk(data_dir), what="an empty disk")
+        running.wait_for(lambda: on_disk(data_dir).keys() == {kept}, what="the removal")
         running.wait_for(lambda: node.outcome("1.1")["instances"] == 0, what="no rows")
         document = node.outcome("1.1")
-        assert document["outcome"] == "not applicable"
+        assert document["outcome"] == "delivered"
         assert [e["what"] for e in document["timeline"]][-1] == Kind.FILES_REMOVED
-        again = Modality(node)
+        assert _told(node, "1.1").count("sr: removed") == 1
         for number in (1, 2, 3):
-            assert again.send_alone("1.1", number) == status.SUCCESS
-        wait_until_indexed(node, again)
+            assert modality.send_alone("1.1", number) == status.SUCCESS
+        wait_until_indexed(node, modality)
         running.wait_for(lambda: node.outcome("1.1")["revision"] == 2, what="a second revision")
         assert node.stop() == 0
+
+
+def _told(node: running.RunningNode, study: str) -> str:
+    console = Console(file=StringIO(), width=200)
+    console.print(render.study(node.outcome(study)))
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("required", "exit_code", "outcome"), [("0", 0, "1 skipped"), ("1", 1, "1 error")]
+)
+def test_without_the_right_to_mount_a_test_skips_or_where_it_is_required_fails(
+    tmp_path: Path, required: str, exit_code: int, outcome: str
+) -> None:
+    refusing = tmp_path / "mount"
+    refusing.write_text("#!/bin/sh\nexit 1\n")
+    refusing.chmod(0o755)
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__, "-k", "last_byte"],
+        cwd=running.ROOT,
+        env={"PATH": str(tmp_path), "DICOMNODE_TESTS_REQUIRE_SERVERS": required},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome in run.stdout
+    assert "needs the right to mount" in run.stdout
+    assert run.returncode == exit_code

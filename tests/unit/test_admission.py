@@ -14,11 +14,14 @@ from dicomnode.network.association import Admission
 
 @pytest.fixture
 def admission(tmp_path: Path) -> Admission:
-    """Of a node with two peers: one of several titles and hosts, one of one each."""
+    """Of a node with peers of one or several titles and hosts, some with commitment elsewhere."""
     file = tmp_path / "node.toml"
     file.write_text(
         '[peers.ct]\nae_title = ["CT1", "CT1_B"]\nhost = ["10.0.0.5", "fd00::5", "10.0.0.6"]\n'
-        '[peers.pacs]\nae_title = "PACS"\nhost = "10.0.0.6"\n'
+        '[peers.pacs]\nae_title = "PACS"\nhost = "10.0.0.6"\nport = 104\n'
+        'commitment = { ae_title = "PACS_C", host = "10.0.0.8" }\n'
+        '[peers.ws]\nae_title = ["WS", "WS_B"]\nhost = ["10.0.0.9", "10.0.0.10"]\nport = 104\n'
+        'commitment = { ae_title = "WS_C" }\n'
     )
     configuration = config.load(file, {})
     return Admission(
@@ -46,6 +49,9 @@ def test_each_title_of_a_peer_may_come_from_each_of_its_hosts(
         ("CT1", "10.0.0.7", "wrong-host"),
         ("CT1_B", "10.0.0.7", "wrong-host"),
         ("PACS", "10.0.0.5", "wrong-host"),
+        ("PACS_C", "10.0.0.6", "wrong-host"),
+        ("PACS", "10.0.0.8", "wrong-host"),
+        ("WS_C", "10.0.0.10", "wrong-host"),
         ("CT1_C", "10.0.0.5", "unknown-peer"),
         ("CT", "10.0.0.5", "unknown-peer"),
         ("ct", "10.0.0.5", "unknown-peer"),
@@ -60,3 +66,10 @@ def test_nobody_else_may(admission: Admission, calling: str, address: str, reaso
 
 def test_a_host_of_one_peer_may_be_that_of_another(admission: Admission) -> None:
     assert admit(admission, "PACS", "10.0.0.6") == "pacs"
+
+
+def test_who_answers_storage_commitment_for_a_peer_comes_as_that_peer(
+    admission: Admission,
+) -> None:
+    assert admit(admission, "PACS_C", "10.0.0.8") == "pacs"
+    assert admit(admission, "WS_C", "10.0.0.9") == "ws"

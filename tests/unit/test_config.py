@@ -479,6 +479,7 @@ TWIN = PACS.replace(".pacs", ".twin")
         (PORTLESS + 'commitment = { host = "h" }\n', "peers.ct1.commitment", "no port"),
         (PACS + 'tls = true\ntls_name = ""\n', "peers.pacs.tls_name", "tls.ca"),
         ("[disk]\nfloor_gib = 2.0\n", "disk.floor_gib", "less than disk.min_free_gib (2.0)"),
+        ("[disk]\nmin_free_gib = 0\n", "disk.min_free_gib", "disk.floor_gib (0.5)"),
         ("[disk]\nmin_free_gib = 0.5\n", "disk.min_free_gib", "disk.floor_gib (0.5)"),
         (TLS.replace("2762", "11112"), "tls.port", "listen.port"),
         ("[listen]\nport = 2762\n" + TLS, "tls.port", "listen.port"),
@@ -517,10 +518,36 @@ def test_a_fault_of_sense_is_refused_by_its_key_path(
         PORTLESS + 'confirm = "commitment"\ncommitment = { port = 104 }\n',
         PACS.replace('"PACS"', '["PACS", "PACS"]'),
         "[listen]\nprocesses = 4\n",
+        "[disk]\nmin_free_gib = 0\nfloor_gib = 0.0\n",  # the disk itself says when it is full
+        "[disk]\nkeep_delivered_days = 1\n" + PACS,
+        PACS + 'confirm = "none"\n',
     ],
 )
 def test_what_goes_together_is_no_problem(write: Write, text: str) -> None:
     assert found(write(text)) == {}
+
+
+@pytest.mark.parametrize(
+    "commitment",
+    [
+        '{ ae_title = "PACS", host = "127.0.0.1" }',
+        '{ ae_title = "PACS" }',
+        '{ host = "127.0.0.1" }',
+    ],
+)
+def test_no_two_peers_have_their_commitments_answered_by_the_same_one(
+    write: Write, commitment: str
+) -> None:
+    title = "OTHER" if "ae_title" in commitment else "PACS"
+    host = "10.0.0.5" if "host" in commitment else "127.0.0.1"
+    other = f'[peers.other]\nae_title = ["{title}", "B"]\nhost = "{host}"\nport = 104\n'
+    problems = found(write(PACS + other + f"commitment = {commitment}\n"))
+    assert {path: one.code for path, one in problems.items()} == {"peers.other": "duplicate-peer"}
+
+
+def test_peers_may_have_one_archive_that_is_asked_for_their_objects(write: Write) -> None:
+    text = TWIN.replace('"PACS"', '"OTHER"') + 'query = { ae_title = "PACS" }\n'
+    assert found(write(PACS + text)) == {}
 
 
 def test_peers_may_share_an_ae_title_or_a_host_alone(write: Write) -> None:
@@ -542,6 +569,14 @@ def test_a_password_in_the_file_is_a_warning_that_does_not_repeat_it(
     problem = found(write(text))[path]
     assert problem.level == "warning"
     assert "hidden" not in problem.message
+    config.load(write(text), {})
+
+
+def test_results_that_are_removed_and_never_asked_about_are_a_warning(write: Write) -> None:
+    text = "[disk]\nkeep_delivered_days = 1\n" + PACS + 'confirm = "none"\n'
+    (problem,) = found(write(text)).values()
+    assert (problem.level, problem.code) == ("warning", "removed-unconfirmed")
+    assert problem.path == "peers.pacs.confirm"
     config.load(write(text), {})
 
 

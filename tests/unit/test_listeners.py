@@ -173,9 +173,17 @@ def test_a_listener_that_ends_by_itself_is_a_dead_one(act: Act, told: Told) -> N
     assert told.first(2)[-1] == ended("one", end=End.UNKNOWN, stored=0, refused=0)
 
 
-def test_a_listener_that_talks_nonsense_is_replaced(act: Act, told: Told) -> None:
+def test_a_listener_that_talks_nonsense_ends_and_what_it_said_besides_counts(
+    act: Act, told: Told
+) -> None:
     act(lines(opened("one")) + b"[1]\n" + lines(opened("two")), then="wait").start()
-    assert told.first(2)[-1] == ended("one", end=End.UNKNOWN, stored=0, refused=0)
+    unknown = {"end": End.UNKNOWN, "stored": 0, "refused": 0}
+    assert told.first(4) == [
+        opened("one"),
+        opened("two"),
+        ended("one", **unknown),
+        ended("two", **unknown),
+    ]
 
 
 def test_a_listener_that_is_misconfigured_is_not_tried_again(act: Act) -> None:

@@ -27,6 +27,7 @@ from dicomnode.archive import (
     jobs,
     journal,
     moves,
+    remover,
     results,
     retention,
     revisions,
@@ -38,7 +39,8 @@ from dicomnode.archive.aside import Aside
 from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
 from dicomnode.archive.journal import Kind
-from dicomnode.archive.retention import Retention
+from dicomnode.archive.remover import Remover
+from dicomnode.errors import RetryLater
 from dicomnode.intake import Intake, Patience
 from dicomnode.job import DeliveryState, JobState, Priority
 from dicomnode.routing import Clause, Origin, Rule
@@ -74,19 +76,27 @@ class World:
             patience=Patience(settle_s=0, quiet_s=0),
             clock=lambda: self.now,
         )
-        self.retention = Retention(
+        self.is_behind = False
+        self.remover = Remover(
             self.database,
             self.data_dir,
             keep_s=30 * DAY,
             clock=lambda: self.now,
             report=self.intake.report,
+            indexed_through=self.indexed_through,
         )
+
+    def indexed_through(self) -> float:
+        """What the intake says while it is waited for, and works, unless it is behind."""
+        if not self.is_behind:
+            self.intake.catch_up()
+        return self.intake.indexed_through()
 
     def started_again(self) -> World:
         """The next life of the node, as it starts."""
         self.database.close()
         again = World(self.folder, now=self.now)
-        again.retention.recover()
+        again.remover.recover()
         again.intake.reconcile()
         again.work()
         return again
@@ -115,7 +125,7 @@ class World:
 
     def work(self) -> None:
         """Index and route what was reported."""
-        self.intake.index_reported()
+        self.intake.catch_up()
         self.intake.complete_due(self.now)
 
     def receive(self, *numbers: int, series: int = 1, modality: str = "CT") -> None:
@@ -146,7 +156,7 @@ class World:
 
     def remove(self) -> None:
         """One look of the retention."""
-        self.retention.remove_due(threading.Event(), lag_s=0)
+        self.remover.remove_due(threading.Event(), lag_s=0)
 
     def jobs(self) -> list[jobs.Job]:
         with self.database.read() as tx:
@@ -247,13 +257,14 @@ def test_a_delivered_study_is_removed_and_counts_as_what_it_was(delivered: World
     assert (result.sop_instance_uid, result.path) == ("2.25.1", "")
 
 
-def test_a_study_that_no_rule_applied_to_is_removed_too(world: World) -> None:
+def test_a_study_that_no_rule_applied_to_stays(world: World) -> None:
     world.receive(1, 2, modality="MR")
     assert world.study().outcome is Outcome.NOT_APPLICABLE
-    world.now += 30 * DAY
+    world.now += 60 * DAY
     world.remove()
-    assert_removed(world)
-    assert world.study().outcome is Outcome.NOT_APPLICABLE
+    assert world.state() == index.COMPLETE
+    assert len(world.on_disk()) == 2
+    assert world.on_disk() == world.indexed()
 
 
 def test_nothing_goes_before_its_time_and_each_thing_that_happens_begins_it_anew(
@@ -297,6 +308,7 @@ class Case:
             self.state == index.COMPLETE
             and self.outcome != "held"
             and self.age >= 30 * DAY
+            and any(state is JobState.DELIVERED for state, _ in self.jobs)
             and all(may_go(state, sent) for state, sent in self.jobs)
         )
 
@@ -471,13 +483,13 @@ def test_a_crash_while_a_removal_is_taken_back_loses_nothing(
         world.receive(1, 2, 3)
         world.deliver()
         world.now += 30 * DAY
-        assert world.retention._set_aside(STUDY, before=world.now - 30 * DAY)
+        assert world.remover._set_aside(STUDY, before=world.now - 30 * DAY)
         assert world.on_disk() == set()
         died = False
         with monkeypatch.context() as patched:
             Countdown(patched, steps)
             try:
-                world.retention.recover()
+                world.remover.recover()
             except Crash:
                 died = True
         again = world.started_again()
@@ -494,7 +506,7 @@ def test_a_crash_while_a_removal_is_taken_back_loses_nothing(
 
 def begun(world: World) -> retention.Removal:
     """The removal as it stands when the files are out of place and the rows are not deleted."""
-    removal = world.retention._set_aside(STUDY, before=world.now - 30 * DAY)
+    removal = world.remover._set_aside(STUDY, before=world.now - 30 * DAY)
     assert removal is not None
     assert world.on_disk() == set()
     return removal
@@ -503,7 +515,7 @@ def begun(world: World) -> retention.Removal:
 def test_a_new_instance_meanwhile_calls_the_removal_off(delivered: World) -> None:
     removal = begun(delivered)
     delivered.receive(4)
-    delivered.retention._finish(removal)
+    delivered.remover._finish(removal)
     delivered.work()
     assert_whole(delivered, count=4)
     assert [job.state for job in delivered.jobs()] == [JobState.SUPERSEDED, JobState.PENDING]
@@ -512,7 +524,7 @@ def test_a_new_instance_meanwhile_calls_the_removal_off(delivered: World) -> Non
 def test_an_instance_that_comes_again_meanwhile_calls_the_removal_off(delivered: World) -> None:
     removal = begun(delivered)
     delivered.receive(2)
-    delivered.retention._finish(removal)
+    delivered.remover._finish(removal)
     delivered.work()
     assert_whole(delivered)
     assert [job.state for job in delivered.jobs()] == [JobState.DELIVERED]
@@ -523,7 +535,7 @@ def test_an_instance_that_comes_again_with_other_content_is_what_is_indexed(
 ) -> None:
     removal = begun(delivered)
     (path,) = delivered.send(2, comment="another")
-    delivered.retention._finish(removal)
+    delivered.remover._finish(removal)
     delivered.work()
     assert_whole(delivered)
     with delivered.database.read() as tx:
@@ -540,8 +552,32 @@ def test_a_repetition_that_was_acknowledged_before_its_file_went_calls_it_off(
     delivered.send(1)  # acknowledged: its file was there; and not indexed yet
     removal = begun(delivered)
     delivered.work()
-    delivered.retention._finish(removal)
+    delivered.remover._finish(removal)
     assert_whole(delivered)
+
+
+def test_a_repetition_that_is_reported_and_not_indexed_yet_is_waited_for(
+    delivered: World,
+) -> None:
+    delivered.send(1)
+    delivered.remove()
+    assert_whole(delivered)
+
+
+def test_an_index_that_stays_behind_calls_the_removal_off(
+    delivered: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remover, "_LOOKS", 3)
+    monkeypatch.setattr(remover, "_LOOK_S", 0)
+    delivered.is_behind = True
+    delivered.send(1)
+    with pytest.raises(RetryLater, match="index-behind"):
+        delivered.remove()
+    delivered.is_behind = False
+    delivered.work()
+    assert_whole(delivered)
+    delivered.remove()
+    assert_removed(delivered)
 
 
 def test_an_instance_that_comes_again_in_the_last_moment_is_indexed(
@@ -555,7 +591,7 @@ def test_an_instance_that_comes_again_in_the_last_moment_is_indexed(
         return conclude(*args, **kwargs)
 
     monkeypatch.setattr(retention, "conclude", too_late)
-    delivered.retention._finish(removal)
+    delivered.remover._finish(removal)
     delivered.work()
     assert (
         delivered.on_disk()
@@ -648,7 +684,7 @@ class Stopping(threading.Event):
 
 
 def test_the_loop_looks_at_once_and_ends_when_it_is_told(delivered: World) -> None:
-    delivered.retention.run(Stopping(after=retention._EVERY_S))
+    delivered.remover.run(Stopping(after=remover._EVERY_S))
     assert_removed(delivered)
 
 
@@ -660,11 +696,11 @@ def test_a_fault_ends_a_look_and_not_the_loop(
 
     with monkeypatch.context() as patched:
         patched.setattr(retention, "removable", failing)
-        delivered.retention.run(Stopping(after=retention._AFTER_FAULT_S))
+        delivered.remover.run(Stopping(after=remover._AFTER_FAULT_S))
     assert_whole(delivered)
 
 
 def test_a_stop_in_the_middle_is_taken_back_at_the_next_start(delivered: World) -> None:
-    delivered.retention.remove_due(Stopping(after=1), lag_s=1)
+    delivered.remover.remove_due(Stopping(after=1), lag_s=1)
     assert delivered.on_disk() == set()
     assert_whole(delivered.started_again())

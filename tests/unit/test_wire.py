@@ -27,8 +27,11 @@ def item(context_id: int, control: int, fragment: bytes) -> bytes:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    here, there = socket.socketpair()
-    with here, there:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as there,
+        server.accept()[0] as here,
+    ):
         yield here, there
 
 

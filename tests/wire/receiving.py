@@ -53,12 +53,9 @@ class Peer:
     max_associations: int | None = None
 
     @property
-    def ae_titles(self) -> tuple[str, ...]:
-        return (self.ae_title, *self.other_titles)
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        return (self.host, *self.other_hosts)
+    def origins(self) -> tuple[tuple[str, str], ...]:
+        titles, hosts = (self.ae_title, *self.other_titles), (self.host, *self.other_hosts)
+        return tuple(itertools.product(titles, hosts))
 
 
 class Receiver:

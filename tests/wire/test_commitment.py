@@ -260,6 +260,35 @@ def test_what_is_not_indexed_yet_is_judged_by_its_file(
     assert failed(answer) == {"1.2.3.4.2": 0x0110, "1.2.3.4.3": 0x0119}
 
 
+def test_what_was_promised_before_it_was_indexed_is_known_of_its_study(
+    node: Receiver, keeper: Keeper, connect: Connect
+) -> None:
+    early = keeper.keep(1, indexed=False)
+    client = connect(node)
+    assert client.ask(early) == 0
+    assert committed(client.hear()) == ["1.2.3.4.1"]
+    wait_for(lambda: not keeper.waiting())
+    with keeper.database.read() as tx:
+        entries = journal.of_study(tx, instance(1).StudyInstanceUID)
+    assert [one.kind for one in entries] == [journal.Kind.COMMITMENT_ANSWERED]
+
+
+def test_an_answer_that_was_not_heard_is_known_of_its_study_when_it_is_told_again(
+    keeper: Keeper,
+) -> None:
+    ours = keeper.commitments()
+    information = commitment_message.action_information(
+        TRANSACTION, [keeper.keep(1, indexed=False)]
+    )
+    asked = ours.asked(peer="ct1", calling_ae_title="CT1", information=information)
+    assert asked.report is not None
+    asked.report().answered(None)
+    asked.report().answered(0)
+    with keeper.database.read() as tx:
+        entries = journal.of_study(tx, instance(1).StudyInstanceUID)
+    assert [one.kind for one in entries] == [journal.Kind.COMMITMENT_ANSWERED]
+
+
 def test_the_same_request_gets_the_same_answer_and_another_one_none_of_it(
     node: Receiver, keeper: Keeper, connect: Connect
 ) -> None:

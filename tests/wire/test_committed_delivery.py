@@ -15,6 +15,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
+from sqlalchemy import select
+from structlog.testing import capture_logs
 from wire.receiving import HOST, NODE, Peer, Receiver, Start, instance, write
 
 from dicomnode import config
@@ -27,6 +29,7 @@ from dicomnode.archive import (
     moves,
     results,
     revisions,
+    tables,
 )
 from dicomnode.archive.commitments import Reference
 from dicomnode.archive.confirmations import State
@@ -200,6 +203,16 @@ class Sender:
     def states(self) -> list[State]:
         with self.database.read() as tx:
             return [one.state for one in confirmations.of_delivery(tx, self.delivery.id)]
+
+    def not_before(self) -> float:
+        with self.database.read() as tx:
+            found = tx.scalar(select(tables.delivery.c.not_before))
+        assert found is not None
+        return found
+
+    def asked_at(self) -> float:
+        with self.database.read() as tx:
+            return confirmations.of_delivery(tx, self.delivery.id)[-1].asked_at
 
     def is_due(self) -> bool:
         with self.database.read() as tx:
@@ -378,6 +391,68 @@ def test_a_failure_that_comes_later_is_put_off_like_any_other(
     assert pacs.stored == [*UIDS, UIDS[0]]
     assert pacs.report(node) == 0
     assert worker.work().state is DeliveryState.CONFIRMED
+
+
+def test_the_newest_word_counts_whichever_question_it_answers(
+    pacs: Pacs, sender: Senders, listening: Callable[[Sender], Receiver]
+) -> None:
+    worker = sender(pacs, commitment_s=0.3)
+    node = listening(worker)
+    worker.work()
+    worker.work()
+    assert len(pacs.asked) == 2
+    assert pacs.report(node, question=0) == 0
+    pacs.failing = {UIDS[1]: 0x0112}
+    assert pacs.report(node, question=1) == 0
+    assert worker.states == [State.CONFIRMED, State.FAILED]
+    assert worker.work().reason == "commitment-failed"
+    pacs.failing = {}
+    worker.work()
+    assert pacs.stored == [*UIDS, UIDS[1]]
+    assert pacs.report(node) == 0
+    assert worker.work().state is DeliveryState.CONFIRMED
+
+
+def test_a_failure_that_answers_an_earlier_question_is_acted_upon(
+    pacs: Pacs, sender: Senders, listening: Callable[[Sender], Receiver]
+) -> None:
+    worker = sender(pacs, commitment_s=0.3)
+    node = listening(worker)
+    worker.work()
+    worker.work()
+    pacs.failing = {UIDS[1]: 0x0119}
+    assert pacs.report(node, question=0) == 0
+    assert worker.work().reason == "commitment-failed"
+    assert worker.states == [State.FAILED, State.ASKED]
+
+
+def test_a_delivery_that_is_tried_once_more_asks_anew(pacs_at_once: Pacs, sender: Senders) -> None:
+    pacs_at_once.failing = {UIDS[0]: 0x0119}
+    worker = sender(pacs_at_once)
+    assert worker.work().state is DeliveryState.FAILED
+    pacs_at_once.failing = {}
+    with worker.database.write() as tx:
+        revisions.retry(tx, STUDY, at=time.time())
+    assert worker.work().state is DeliveryState.CONFIRMED
+    assert worker.job.state is JobState.DELIVERED
+
+
+def test_a_destination_that_does_not_answer_is_asked_more_and_more_seldom(
+    pacs: Pacs, sender: Senders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = sender(pacs, commitment_s=120.0)
+    ahead_s = 0.0
+    monkeypatch.setattr(Context, "now", lambda _: time.time() + ahead_s)
+    pauses = []
+    with capture_logs() as logs:
+        for _ in range(7):
+            deliver.deliver(worker.context, worker.delivery.id)
+            pauses.append(worker.not_before() - worker.asked_at())
+            ahead_s = worker.not_before() - time.time() + 1
+    assert pauses == pytest.approx([120, 240, 480, 960, 1920, 3600, 3600])
+    assert len(pacs.asked) == 7
+    levels = [one["log_level"] for one in logs if one["event"] == "commitment not answered"]
+    assert levels == ["info"] * 2 + ["warning"] * 4
 
 
 @pytest.mark.parametrize("reason", [0x0119, 0x0122])

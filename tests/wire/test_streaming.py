@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from wire.receiving import HOST, KIND, Start, dataset_bytes, instance, write
 from dicomnode.archive import status
 from dicomnode.archive.arrival import End, Opened, TurnedAway
 from dicomnode.errors import Refused
+from dicomnode.network import listener
 
 CT = Context(id=1, abstract_syntax=KIND[0], transfer_syntaxes=(KIND[1],))
 ECHO = Context(id=3, abstract_syntax=raw.VERIFICATION, transfer_syntaxes=(raw.IMPLICIT,))
@@ -316,3 +319,68 @@ def test_a_context_without_a_transfer_syntax_is_a_fault(start: Start) -> None:
     with pytest.raises(ConnectionRefusedError, match="type 7"):
         Speaker(node.port, [nothing])
     assert node.of(Opened) == []
+
+
+def test_an_instance_on_a_context_for_something_else_is_refused(
+    start: Start, tmp_path: Path
+) -> None:
+    node = start()
+    ds = instance()
+    ds.SOPClassUID = raw.VERIFICATION
+    with Speaker(node.port, [ECHO]) as speaker:
+        answer = speaker.store(ECHO, ds.SOPInstanceUID, encoded(tmp_path, ds))
+        assert raw.number(answer, raw.STATUS) == status.SOP_CLASS_NOT_SUPPORTED
+    assert node.on_disk == []
+
+
+def test_a_uid_that_is_none_is_not_sent_back_at_its_length(start: Start, tmp_path: Path) -> None:
+    node = start()
+    ds = instance()
+    with Speaker(node.port, [CT]) as speaker:
+        request = {**stored_as(ds), raw.AFFECTED_SOP_INSTANCE_UID: b"1." + b"2" * 40_000}
+        for said in speaker.message(1, request, encoded(tmp_path, ds)):
+            speaker.send(said)
+        kind, body = speaker.receive()
+        assert (kind, len(body) < 500) == (raw.P_DATA_TF, True)
+    assert len(node.turned_away.sop_instance_uid) <= 64
+
+
+def test_after_an_abort_nothing_more_is_served(start: Start, tmp_path: Path) -> None:
+    node = start()
+    ds = instance()
+    wrong = {**raw.c_echo_rq(), raw.AFFECTED_SOP_CLASS_UID: raw.uid("1.2.3.4")}
+    with Speaker(node.port, [CT, ECHO]) as speaker:
+        said = speaker.message(3, wrong) + speaker.message(1, stored_as(ds), encoded(tmp_path, ds))
+        speaker.send(b"".join(said))
+        node.ended()
+    assert node.ended().end is End.ABORTED
+    assert node.on_disk == []
+
+
+def drip(connection: raw.socket.socket, content: bytes) -> None:
+    for byte in content:
+        connection.sendall(bytes([byte]))
+        time.sleep(0.05)
+
+
+def test_a_request_that_drips_is_not_waited_for(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "ACSE_S", 0.5)
+    node = start()
+    request = raw.associate_rq([CT], calling="CT1", called="NODE")
+    with raw.socket.create_connection((HOST, node.port)) as slow, pytest.raises(ConnectionError):
+        drip(slow, request)
+    assert node.of(Opened) == []
+
+
+def test_who_does_not_read_does_not_hold_up_the_end(start: Start, tmp_path: Path) -> None:
+    node = start(idle_s=60)
+    with Speaker(node.port, [ECHO]) as speaker:
+        speaker.connection.settimeout(0.5)
+        echoes = b"".join(speaker.message(3, raw.c_echo_rq()))
+        with contextlib.suppress(TimeoutError):
+            while True:
+                speaker.send(echoes * 1000)
+        node.acceptor.stop(grace_s=0)
+    assert node.ended().end in {End.ABORTED, End.LOST}

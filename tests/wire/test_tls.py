@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import ssl
 import subprocess
@@ -17,7 +18,9 @@ import pytest
 from certificates import Authority, Issued, TlsTable
 from pydicom.filereader import dcmread
 from servers import Server, free_port
-from wire.receiving import HOST, NODE, Receiver, Start, dataset_bytes, instance, write
+from wire import raw
+from wire.raw import Context, Speaker
+from wire.receiving import HOST, KIND, NODE, Receiver, Start, dataset_bytes, instance, write
 
 from dicomnode.archive import status
 from dicomnode.archive.arrival import End, Opened, TurnedAway
@@ -405,3 +408,61 @@ def test_the_command_line_asks_whom_to_trust(file: Path) -> None:
     )
     assert done.returncode == 2
     assert "--tls-ca" in done.stderr
+
+
+CT = Context(id=1, abstract_syntax=KIND[0], transfer_syntaxes=(KIND[1],))
+
+
+@contextlib.contextmanager
+def speaking(node: Receiver, certificates: Certificates) -> Iterator[Speaker]:
+    """A sender that speaks PDUs itself, over TLS."""
+    plain = socket.create_connection((HOST, node.secure_port), timeout=WITHIN_S)
+    speaker = Speaker.__new__(Speaker)
+    speaker.connection = certificates.client(any_name=True).wrap_socket(plain)
+    with speaker:
+        speaker.send(raw.associate_rq([CT], calling="CT1", called=NODE))
+        kind, body = speaker.receive()
+        assert kind == raw.ASSOCIATE_AC
+        speaker.granted, speaker.longest = raw.accepted(body)
+        yield speaker
+
+
+@pytest.mark.parametrize("reactor", ["streaming"])
+def test_who_is_silent_over_tls_is_lost_too(start: Start, certificates: Certificates) -> None:
+    node = start(certificates=certificates, idle_s=0.3)
+    with speaking(node, certificates) as speaker:
+        assert node.ended().end is End.LOST
+        assert speaker.receive()[0] in {raw.ABORT, 0}
+
+
+@pytest.mark.parametrize("reactor", ["streaming"])
+@pytest.mark.parametrize("seed", range(6))
+def test_stopping_in_the_middle_of_an_instance_over_tls_keeps_nothing_of_it(
+    start: Start, certificates: Certificates, seed: int
+) -> None:
+    node = start(certificates=certificates)
+    rng = random.Random(seed)
+    sent = instance(pixels=700)
+    content = dataset_bytes(write(node.data_dir / "sent.dcm", sent))
+    with speaking(node, certificates) as speaker:
+        request = raw.c_store_rq(KIND[0], sent.SOPInstanceUID)
+        *said, last = speaker.message(1, request, content, longest=4096)
+        # Its last PDU says how long it is, and then comes but in part.
+        speaker.send(b"".join(said) + last[: rng.randrange(7, len(last))])
+        node.acceptor.stop(grace_s=0)
+    assert node.ended().end is End.ABORTED
+    assert node.on_disk == node.leftovers == []
+
+
+@pytest.mark.parametrize("reactor", ["streaming"])
+def test_an_instance_of_many_pdus_arrives_over_tls(
+    start: Start, certificates: Certificates
+) -> None:
+    node = start(certificates=certificates)
+    sent = instance(pixels=700)
+    content = dataset_bytes(write(node.data_dir / "sent.dcm", sent))
+    with speaking(node, certificates) as speaker:
+        answer = speaker.store(CT, sent.SOPInstanceUID, content, rng=random.Random(1))
+        assert raw.number(answer, raw.STATUS) == status.SUCCESS
+        assert speaker.release()
+    assert dataset_bytes(node.data_dir / node.stored[0]) == content

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,15 +34,11 @@ _log = log.get(__name__)
 
 
 class _Wire:
-    """Stands where pynetdicom expects its upper layer: what it is told to send goes out at once.
-
-    Any thread may send.
-    """
+    """Stands where pynetdicom expects its upper layer: what it is told to send goes out at once."""
 
     def __init__(self, assoc: Association, sock: socket.socket) -> None:
         self.socket = assoc.dul.socket
         self._connection = sock
-        self._lock = threading.Lock()
 
     def send_pdu(self, primitive: Any) -> None:
         """Send what a primitive of pynetdicom's stands for."""
@@ -56,8 +51,7 @@ class _Wire:
             ConnectionError: It cannot be sent any more, or the peer does not take it.
         """
         try:
-            with self._lock:
-                self._connection.sendall(encoded)
+            self._connection.sendall(encoded)
         except OSError as error:
             raise ConnectionError from error
 
@@ -173,11 +167,11 @@ class Conversation:
                 self._abort(None)
         if self._message is not None:
             self._message.close()
-        for report in self._reports.values():
-            report.answered(None)
         reception = self._reception_of(self._assoc)
         if reception is not None:
             reception.ended(end)
+        for report in self._reports.values():
+            report.answered(None)
 
     def _negotiate(self, acse_s: float) -> bool:
         """Let pynetdicom answer the A-ASSOCIATE-RQ; whether there is an association now."""

@@ -7,7 +7,6 @@ import fcntl
 import json
 import math
 import os
-import signal
 import threading
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
 from dicomnode.archive.remover import Remover
 from dicomnode.config import Configuration
+from dicomnode.ending import Ending
 from dicomnode.errors import Failed, Misconfigured, NodeError
 from dicomnode.intake import Intake, Patience
 from dicomnode.network import tls
@@ -68,7 +68,7 @@ class Node:
             inherit=[lock.fileno() for lock in self._locks[1:]],
             mend=self._remove_partial,
         )
-        self._end = threading.Event()
+        self._end = Ending()
         self._fault: NodeError | None = None
         self._stop_remover, self._stop_intake = threading.Event(), threading.Event()
         self._remover_thread = threading.Thread(
@@ -121,8 +121,7 @@ class Node:
         Raises:
             Failed: `intake-died`. What was received is safe; the next start takes it up.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._end.set())
+        self._end.on_signals()
         try:
             self.start()
             self._end.wait()
@@ -145,7 +144,7 @@ class Node:
             self._intake.run(self._stop_intake)
         except Exception as error:  # noqa: BLE001 - see above
             self._fault = Failed("intake-died", f"{type(error).__name__}; see the log.")
-            self._end.set()
+            self._end.tell()
             _log.exception("intake died")
 
     def _announce(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dicomnode import log
+from dicomnode.ending import Ending
 
 _log = log.get(__name__)
 
@@ -46,7 +46,7 @@ class Supervisor:
     def __init__(self, commands: Mapping[str, Sequence[str]], *, grace_s: float) -> None:
         self._commands = commands
         self._grace_s = grace_s
-        self._end = threading.Event()
+        self._end = Ending()
         self._exit_code = 0
 
     def run(self) -> int:
@@ -55,13 +55,12 @@ class Supervisor:
         Returns:
             The exit code: 0, or 2 when a process was misconfigured.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._end.set())
+        self._end.on_signals()
         children = [
             _Child(name=name, command=command, process=_start(command), started_at=time.monotonic())
             for name, command in self._commands.items()
         ]
-        while not self._end.is_set():
+        while not self._end.is_told:
             for child in children:
                 self._look_after(child)
             self._end.wait(_POLL_S)
@@ -82,7 +81,7 @@ class Supervisor:
         # others must not end with it.
         if code == EXIT_MISCONFIGURED and not child.was_restarted:
             self._exit_code = EXIT_MISCONFIGURED
-            self._end.set()
+            self._end.tell()
             return
         if now - child.started_at > _HEALTHY_S:
             child.faults = 0

@@ -29,6 +29,7 @@ from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore
 from dicomnode.archive.space import Space
 from dicomnode.config import Disk, Listen, Node, Peer, Tls
+from dicomnode.ending import Ending
 from dicomnode.errors import Misconfigured
 from dicomnode.network.acceptor import Acceptor
 from dicomnode.network.commitment import Commitments
@@ -119,8 +120,12 @@ class _Pipe:
     def write(self, line: bytes) -> None:
         """Write a line in one go: nobody else's comes in between."""
         with self._lock:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+            try:
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
+            except BrokenPipeError:
+                # The node is gone, and so is every acknowledgement: not one more connection.
+                os._exit(EXIT_FAILED)
 
 
 class _Listener:
@@ -197,9 +202,8 @@ def main() -> int:
     log.configure(as_json=True)
     settings = ListenerSettings.from_json(_first_line())
     log.configure(**asdict(settings.log_style))
-    end = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: end.set())
+    end = Ending()
+    end.on_signals()
     _end_with_the_node(end)
     pipe = _Pipe(settings.facts)
     try:
@@ -228,8 +232,8 @@ def _first_line() -> bytes:
     return line
 
 
-def _end_with_the_node(end: threading.Event) -> None:
-    """Set `end` when the node is gone: the kernel tells by a signal, and standard input by its end.
+def _end_with_the_node(end: Ending) -> None:
+    """Tell `end` when the node is gone: the kernel says so by a signal, standard input by its end.
 
     The signal alone would miss a node that is gone already, and goes by the thread that started
     us; standard input alone would need a thread that gets its turn.
@@ -239,7 +243,7 @@ def _end_with_the_node(end: threading.Event) -> None:
     def watch() -> None:
         while os.read(_STDIN, _PIECE):
             pass
-        end.set()
+        end.tell()
 
     threading.Thread(target=watch, name="end of the node", daemon=True).start()
 

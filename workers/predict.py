@@ -244,7 +244,7 @@ def _wait_for_disk(context: Context, job: Job, fault: OSError, watch: Stopwatch)
         _try_again(context, job, error, watch)
         return
     with context.database.write() as tx:
-        moves.put_off(
+        moves.try_again(
             tx,
             job.id,
             owner=context.owner,
@@ -252,6 +252,7 @@ def _wait_for_disk(context: Context, job: Job, fault: OSError, watch: Stopwatch)
             not_before=context.now() + _NO_ROOM_RETRY_S,
             reason=error.reason,
             detail=error.detail,
+            counts=False,
         )
     _log.error("job waits for the disk", job=job.id, detail=error.detail, delay_s=_NO_ROOM_RETRY_S)
 

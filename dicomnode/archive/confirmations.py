@@ -149,7 +149,7 @@ def await_answer(
         one.answered_at is not None and one.transaction_uid not in heard
         for one in of_delivery(tx, delivery.id, lock=True)
     )
-    return deliveries.wait(
+    return deliveries.try_again(
         tx,
         delivery,
         owner=owner,
@@ -157,6 +157,7 @@ def await_answer(
         not_before=at if is_new else not_before,
         reason=reason,
         detail=detail,
+        counts=False,
     )
 
 

@@ -68,33 +68,13 @@ def try_again(
     not_before: float,
     reason: str,
     detail: str,
+    counts: bool = True,
 ) -> bool:
-    """Put a delivery off: sending → pending. Nothing is lost, however often."""
-    return _move(
-        tx,
-        delivery,
-        DeliveryState.PENDING,
-        owner=owner,
-        at=at,
-        not_before=not_before,
-        reason=reason,
-        detail=detail,
-    )
+    """Put a delivery off: sending → pending. Nothing is lost, however often.
 
-
-def wait(
-    tx: Connection,
-    delivery: Delivery,
-    *,
-    owner: str,
-    at: float,
-    not_before: float,
-    reason: str,
-    detail: str,
-) -> bool:
-    """Let a delivery wait for a word of its destination: sending → pending.
-
-    Nothing went wrong, so it counts as no attempt: the pauses after a fault stay short.
+    Args:
+        counts: Whether it was an attempt. Where it waits for a word of its destination nothing went
+            wrong, and the pauses after a fault stay short.
     """
     return _move(
         tx,
@@ -103,9 +83,9 @@ def wait(
         owner=owner,
         at=at,
         not_before=not_before,
+        attempts=delivery.attempts - int(not counts),
         reason=reason,
         detail=detail,
-        attempts=delivery.attempts - 1,
     )
 
 

@@ -92,8 +92,13 @@ def try_again(
     not_before: float,
     reason: str,
     detail: str,
+    counts: bool = True,
 ) -> bool:
-    """Let a job be taken up again later: predicting → pending."""
+    """Let a job be taken up again later: predicting → pending.
+
+    Args:
+        counts: Whether it was an attempt; what is no fault of the job is none.
+    """
     return move(
         tx,
         job_id,
@@ -102,31 +107,7 @@ def try_again(
         at=at,
         owner=owner,
         not_before=not_before,
-        reason=reason,
-        detail=detail,
-    )
-
-
-def put_off(
-    tx: Connection,
-    job_id: str,
-    *,
-    owner: str,
-    at: float,
-    not_before: float,
-    reason: str,
-    detail: str,
-) -> bool:
-    """As `try_again`, for what is no fault of the job: it counts as no attempt."""
-    return move(
-        tx,
-        job_id,
-        {JobState.PREDICTING},
-        JobState.PENDING,
-        at=at,
-        owner=owner,
-        not_before=not_before,
-        attempts=tables.job.c.attempts - 1,
+        attempts=tables.job.c.attempts - int(not counts),
         reason=reason,
         detail=detail,
     )

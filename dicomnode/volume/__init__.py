@@ -22,8 +22,10 @@ from dicomnode.errors import NotApplicable, UnsuitableSeries
 from dicomnode.volume import frames as reading
 from dicomnode.volume import geometry
 from dicomnode.volume.frames import Frame, SliceSource
+from dicomnode.volume.images import Images, Picture
+from dicomnode.volume.slide import Slide
 
-__all__ = ["Plane", "SliceSource", "Volume", "load", "meets"]
+__all__ = ["Images", "Picture", "Plane", "Slide", "SliceSource", "Volume", "load", "meets"]
 
 Plane = Literal["axial", "sagittal", "coronal"]
 

@@ -42,7 +42,8 @@ class SliceSource:
         path: The file, absolute.
         frame_number: 1 for a single-frame instance (PS3.3 counts frames from 1).
         is_multiframe: Whether the instance is an enhanced one, whose frames have numbers.
-        position: Image Position (Patient) (0020,0032) as the source has it: LPS, mm.
+        position: Image Position (Patient) (0020,0032) as the source has it: LPS, mm; `None` for an
+            image that does not say where it lies.
     """
 
     sop_instance_uid: str
@@ -50,7 +51,7 @@ class SliceSource:
     path: str
     frame_number: int
     is_multiframe: bool
-    position: tuple[float, float, float]
+    position: tuple[float, float, float] | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -98,7 +98,7 @@ def test_a_mask_that_is_written_is_read_back_as_it_was(
         orientation=orientation, spacing=spacing, enhanced=enhanced, reversed=against_normal
     ) as scan:
         prediction = Prediction(
-            volume=volume.load(scan.files),
+            subject=volume.load(scan.files),
             answers=(LabelMap(output="bodies", array=_any_mask(seed)),),
         )
         model = phantom.a_bundle()

@@ -87,7 +87,7 @@ def answer(folder: Path, files: tuple[Path, ...], labels: NDArray[np.uint8]) -> 
     """The results of a model that says `labels`."""
     model = phantom.a_bundle()
     prediction = Prediction(
-        volume=volume.load(files), answers=(LabelMap(output="bodies", array=labels),)
+        subject=volume.load(files), answers=(LabelMap(output="bodies", array=labels),)
     )
     built = results.build(
         prediction, bundle=model, key="key", created=datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

@@ -64,7 +64,7 @@ class Made:
 def predict(scan: phantom.Phantom) -> Prediction:
     """A model that is always right."""
     return Prediction(
-        volume=volume.load(scan.files),
+        subject=volume.load(scan.files),
         answers=(LabelMap(output="bodies", array=scan.labels),),
     )
 
@@ -298,7 +298,7 @@ class TestSegmentation:
         scan = phantom.write_series(tmp_path / "images")
         prediction = predict(scan)
         answer = LabelMap(output="bodies", array=(scan.labels == 1).astype(np.uint8))
-        prediction = Prediction(volume=prediction.volume, answers=(answer,))
+        prediction = Prediction(subject=prediction.volume, answers=(answer,))
         model = phantom.a_bundle(outputs={"bodies": output})
         built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
         files = results.write(built, tmp_path / "results")
@@ -343,7 +343,7 @@ class TestReport:
     def test_a_run_that_found_nothing_at_all_is_a_result(self, tmp_path: Path) -> None:
         scan = phantom.write_series(tmp_path / "images")
         nothing = LabelMap(output="bodies", array=np.zeros_like(scan.labels))
-        prediction = Prediction(volume=volume.load(scan.files), answers=(nothing,))
+        prediction = Prediction(subject=volume.load(scan.files), answers=(nothing,))
         model = phantom.a_bundle()
         built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
         results.check(
@@ -414,7 +414,7 @@ class TestSeveral:
             LabelMap(output=name, array=array)
             for name, array in (("one", scan.labels), ("two", scan.labels[::-1].copy()))
         )
-        prediction = Prediction(volume=volume.load(scan.files), answers=answers)
+        prediction = Prediction(subject=volume.load(scan.files), answers=answers)
         built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
         files = results.write(built, tmp_path / "results")
         assert [path.name for path in files] == ["seg.dcm", "seg-2.dcm", "sr.dcm"]
@@ -428,7 +428,7 @@ class TestSeveral:
         scan = phantom.write_series(tmp_path / "t1")
         other = phantom.write_series(tmp_path / "flair", key="flair", orientation="coronal")
         prediction = Prediction(
-            volume=volume.load(scan.files),
+            subject=volume.load(scan.files),
             answers=predict(scan).answers,
             also_shown=(volume.load(other.files),),
         )
@@ -453,7 +453,7 @@ class TestSeveral:
         scan = phantom.write_series(tmp_path / "t1")
         other = phantom.write_series(tmp_path / "flair", key="flair", attributes=attributes)
         prediction = Prediction(
-            volume=volume.load(scan.files),
+            subject=volume.load(scan.files),
             answers=predict(scan).answers,
             also_shown=(volume.load(other.files),),
         )
@@ -480,7 +480,7 @@ class TestRefusedPredictions:
     ) -> None:
         scan = phantom.write_series(tmp_path)
         given = tuple(LabelMap(output=o, array=array) for o, array in answers(scan.labels))
-        prediction = Prediction(volume=volume.load(scan.files), answers=given)
+        prediction = Prediction(subject=volume.load(scan.files), answers=given)
         with pytest.raises(ModelFailed) as caught:
             results.build(prediction, bundle=phantom.a_bundle(), key=KEY, created=CREATED)
         assert caught.value.reason == reason
@@ -850,14 +850,14 @@ class TestCheck:
         moved = made.prediction.volume.affine.copy()
         moved[2, 3] += 2.5
         wrong = replace(made.prediction.volume, affine=moved)
-        prediction = Prediction(volume=wrong, answers=made.prediction.answers)
+        prediction = Prediction(subject=wrong, answers=made.prediction.answers)
         assert made.mismatch(prediction=prediction) == "frame-elsewhere"
 
     def test_another_prediction_does_not_pass(self, made: Made) -> None:
         labels = made.scan.labels
         labels[0, 0, 0] = 3
         answers = (LabelMap(output="bodies", array=labels),)
-        prediction = Prediction(volume=made.prediction.volume, answers=answers)
+        prediction = Prediction(subject=made.prediction.volume, answers=answers)
         assert made.mismatch(prediction=prediction) == "mask-differs"
 
     def test_another_key_does_not_pass(self, made: Made) -> None:
@@ -920,7 +920,7 @@ class TestTolerated:
         given = bundle.Input(modality="MR", sop_classes=("MRImageStorage",), **tolerated)
         model = phantom.a_bundle(inputs={"image": given})
         prediction = Prediction(
-            volume=volume.load(scan.files, contract=given),
+            subject=volume.load(scan.files, contract=given),
             answers=(LabelMap(output="bodies", array=scan.labels),),
         )
         built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
@@ -944,7 +944,7 @@ class TestOverlay:
     def test_nothing_found_is_shown_too(self, tmp_path: Path) -> None:
         scan = phantom.write_series(tmp_path)
         nothing = LabelMap(output="bodies", array=np.zeros_like(scan.labels))
-        prediction = Prediction(volume=volume.load(scan.files), answers=(nothing,))
+        prediction = Prediction(subject=volume.load(scan.files), answers=(nothing,))
         assert results.overlay(prediction, bundle=phantom.a_bundle()).height > 400
 
     def test_a_slice_has_its_shape_in_millimetres(self, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class LoadedModel:
         with _faults_named(self.bundle), self.scripts.importable(), self.reader.showing(inputs):
             said = self._run(inputs)
         return Prediction(
-            volume=volume,
+            subject=volume,
             also_shown=tuple(inputs[name] for name in others),
             answers=tuple(
                 _label_map(said.get(name), name=name, output=output, volume=volume)

@@ -8,6 +8,7 @@ the first pixel.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -182,12 +183,15 @@ class Prediction:
         subject: What was shown as the manifest's first input: the grid of the answers.
         answers: For each output one, or one for each frame; in the manifest's order.
         also_shown: What else the model was shown, on grids of its own.
+        silent: Outputs about which nothing could be said, and why: of a chain, what it says of a
+            region where no region was found.
         computed: How the answer was computed, for people: "float32", "bfloat16, channels last".
     """
 
     subject: Shown
     answers: tuple[Answer, ...]
     also_shown: tuple[Shown, ...] = ()
+    silent: Mapping[str, str] = field(default_factory=dict)
     computed: str = "float32"
 
     @property

@@ -80,6 +80,7 @@ __all__ = [
     "Step",
     "Values",
     "View",
+    "identity",
     "load",
     "lock_path",
     "verify",
@@ -151,8 +152,7 @@ def _load(root: Path, manifest: Path | None, *, below: tuple[Path, ...]) -> Bund
     content = manifests.read(path)
     below = (*below, root.resolve())
     steps = {
-        name: _load((root / step.bundle), None, below=below)
-        for name, step in content.steps.items()
+        name: _load((root / step.bundle), None, below=below) for name, step in content.steps.items()
     }
     if steps:
         content = content.with_outputs(
@@ -162,7 +162,7 @@ def _load(root: Path, manifest: Path | None, *, below: tuple[Path, ...]) -> Bund
         root=root,
         manifest=content,
         version=manifests.read_version(root / METADATA_NAME),
-        digest=_digest(lock.digest_of(lock.read(lock_path(root, manifest=manifest))), steps),
+        digest=identity(lock.digest_of(lock.read(lock_path(root, manifest=manifest))), steps),
         manifest_path=manifest,
         steps=steps,
     )
@@ -170,8 +170,8 @@ def _load(root: Path, manifest: Path | None, *, below: tuple[Path, ...]) -> Bund
     return loaded
 
 
-def _digest(own: str, steps: Mapping[str, Bundle]) -> str:
-    """The identity of a model: that of its lock, and of a chain those of its steps, too."""
+def identity(own: str, steps: Mapping[str, Bundle]) -> str:
+    """The identity of a model: the digest of its lock, and of a chain those of its steps, too."""
     if not steps:
         return own
     named = "".join(f"{step.digest}  {name}\n" for name, step in steps.items())

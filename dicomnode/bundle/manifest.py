@@ -56,7 +56,7 @@ class Step(Strict):
     """
 
     bundle: Annotated[str, Field(min_length=1)]
-    inputs: dict[Name, Name] = {}
+    inputs: dict[Name, Name] = Field(default_factory=dict)
     region: Region | None = None
 
 
@@ -91,10 +91,10 @@ class Manifest(Strict):
     notice: str
     procedure: Code  # Procedure Reported, CID 100: the imaging procedure, not the algorithm
     inputs: Annotated[dict[str, Input], Field(min_length=1)]
-    outputs: dict[str, Output] = {}
-    steps: dict[Name, Step] = {}
-    takes: dict[Name, Name] = {}
-    merges: dict[Name, Merge] = {}
+    outputs: dict[str, Output] = Field(default_factory=dict)
+    steps: dict[Name, Step] = Field(default_factory=dict)
+    takes: dict[Name, Name] = Field(default_factory=dict)
+    merges: dict[Name, Merge] = Field(default_factory=dict)
     draft: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -121,7 +121,9 @@ class Manifest(Strict):
             if isinstance(one, HeatMapOutput):
                 of = self.outputs.get(one.of)
                 if not isinstance(of, ClassificationOutput):
-                    raise ValueError(f"outputs.{name}.of: '{one.of}' is no classification")
+                    raise ValueError(  # noqa: TRY004 - pydantic takes no other
+                        f"outputs.{name}.of: '{one.of}' is no classification"
+                    )
             if (
                 isinstance(one, BoxesOutput)
                 and first.form != "volume"
@@ -137,6 +139,8 @@ class Manifest(Strict):
             unknown = [given for given in step.inputs.values() if given not in self.inputs]
             if unknown:
                 raise ValueError(f"steps.{name}.inputs: the chain has no input '{unknown[0]}'")
+            if step.region and any(one.form != "volume" for one in self.inputs.values()):
+                raise ValueError(f"steps.{name}.region: is of volumes alone")
             if step.region and step.region.of.partition(".")[0] not in before:
                 raise ValueError(
                     f"steps.{name}.region.of: '{step.region.of}' is no output of an earlier step"
@@ -212,14 +216,14 @@ def read(path: Path) -> Manifest:
         return Manifest.model_validate(content)
     except ValidationError as error:
         faults = "; ".join(
-            f"{key_path(fault['loc'])}: {_message(fault)}".removeprefix(": ")
-            for fault in error.errors()
+            f"{_place(fault)}: {fault['msg']}".removeprefix(": ") for fault in error.errors()
         )
         raise Misconfigured("manifest-faulty", f"{path}: {faults}.") from error
 
 
-def _message(fault: Mapping[str, Any]) -> str:
-    return str(fault["msg"])
+def _place(fault: Mapping[str, Any]) -> str:
+    place = key_path(fault["loc"])
+    return f"{place}.kind" if str(fault["type"]).startswith("union_tag") else place
 
 
 def key_path(location: Iterable[int | str]) -> str:

@@ -1,15 +1,16 @@
-"""A bundle's `configs/inference.json` → the parts that make an answer.
+"""A bundle's `configs/inference.json`, read and taken over, before anything of it is built.
 
 The configuration is evaluated by MONAI's own parser. What the node does itself is taken over:
-loaders read from memory, savers are disabled, the device and the weights are the node's to choose.
-What it would have to leave out silently is refused.
+loaders read from memory, savers and progress reports are left out, the device and the weights are
+the node's to choose. What it would have to leave out silently is refused.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,117 +18,172 @@ from typing import Any
 
 import torch
 from monai.bundle.config_parser import ConfigParser
-from monai.inferers.inferer import SimpleInferer
-from monai.transforms.compose import Compose
-from monai.transforms.io.array import SaveImage
-from monai.transforms.io.dictionary import SaveImaged
+from monai.data.image_reader import ImageReader
+from monai.data.wsi_reader import BaseWSIReader
 
 from dicomnode.bundle import METADATA_NAME
 from dicomnode.errors import Misconfigured
-from workers.inference.grid import VolumeReader
 
 _CONFIGURATIONS = ("inference.json", "inference.yaml", "inference.yml")
-_WEIGHTS = ("model.pt", "model.ts")
-_TORCHSCRIPT_SUFFIX = ".ts"
 
-_LOADERS = frozenset({"LoadImage", "LoadImaged", "LoadImageD", "LoadImageDict"})
-_SAVERS = frozenset({"SaveImage", "SaveImaged", "SaveImageD", "SaveImageDict"})
-_CHECKPOINT_LOADER = "CheckpointLoader"
+#: Class names, without their modules. A bundle's own writers end as MONAI's do.
+_LOADER = re.compile(r"LoadImage(d|D|Dict)?")
+_SAVER = re.compile(r"\w*Save(r|Image)?(d|D|Dict)?")
+_REPORTER = re.compile(r"(Stats|TensorBoard\w*|MLFlow|ClearML\w*|Validation)Handler|MetricLogger")
+_CHECKPOINT = re.compile(r"CheckpointLoader")
+_PROBABILITY_MAP = re.compile(r"ProbMapProducer")
+_EVALUATOR = re.compile(r"\w*Evaluator")
+_SLIDE_DATASET = re.compile(r"\w*WSIDataset")
+#: Loaders that take a file name and give an array, where the others take and give dictionaries.
+_ARRAY_LOADER = re.compile(r"LoadImage")
+_INVERT = re.compile(r"Invert(d|D|Dict)?")
 
-# What an evaluator may say: the rest of its arguments would change the answer.
-_EVALUATOR = "SupervisedEvaluator"
-_EVALUATOR_UNDERSTOOD = frozenset(
-    {
-        "_target_", "_desc_", "_requires_", "device", "val_data_loader", "epoch_length", "network",
-        "inferer", "postprocessing", "key_val_metric", "additional_metrics", "metric_cmp_fn",
-        "val_handlers", "non_blocking",
-        "amp",  # the node computes in float32
-    }
-)  # fmt: skip
-
-# Where a part stands: first what MONAI's workflow uses, then the name that the specification gives.
-_NETWORK = ("evaluator::network", "network", "network_def")
-_INFERER = ("evaluator::inferer", "inferer")
-_PREPROCESSING = ("dataset::transform", "preprocessing")
-_POSTPROCESSING = ("evaluator::postprocessing", "postprocessing")
-
-Transform = Callable[[dict[str, Any]], dict[str, Any]]
+_CUDA = "cuda"
+# What scores an answer that is known already: at inference none is.
+_METRICS = ("key_val_metric", "additional_metrics", "metric_cmp_fn")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a configuration gives: from an image to an answer, in the order of use.
+class Component:
+    """Something that a configuration builds.
 
     Attributes:
-        preprocessing: Input names → tensors; its loaders ask the reader.
-        network: On its device, with its weights, in evaluation mode.
-        inferer: Called with the images and the network.
-        postprocessing: Raw answer → answer.
+        path: Its id: "postprocessing::transforms::2".
+        name: Its class without the module.
+        content: Its description, as in the file.
     """
 
-    preprocessing: Transform
-    network: torch.nn.Module
-    inferer: Callable[[torch.Tensor, torch.nn.Module], Any]
-    postprocessing: Transform
+    path: str
+    name: str
+    content: dict[str, Any]
 
 
-def parts(root: Path, *, device: str, reader: VolumeReader) -> Parts:
-    """Evaluate the configuration of the bundle in `root`. Its code runs: verify the lock first.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A file of weights, and what it is loaded into.
+
+    Attributes:
+        path: The id of the loader's description.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """A configuration that is ready to be built from.
+
+    Attributes:
+        evaluator: The id of the evaluator; "" where the configuration has none.
+        checkpoints: Who loads weights; the node does it in their place.
+        saver: The id of a saver that makes the answer out of the evaluator's output; "" where none
+            does.
+        probability_key: Where the evaluator leaves the probability of a slide's patches; "" where
+            no map is made of them.
+        slide_dataset: The id of the dataset that cuts a slide into patches; "" where none does.
+        takes_names: Whether preprocessing takes a file name, and no dictionary.
+        interpolates_back: Whether answers are interpolated on their way back to the image.
+    """
+
+    parser: ConfigParser
+    evaluator: str
+    checkpoints: tuple[Checkpoint, ...]
+    saver: str
+    probability_key: str
+    slide_dataset: str
+    takes_names: bool
+    interpolates_back: bool
+
+    def first(self, *ids: str) -> Any:
+        """What the first of `ids` that there is comes to; `None` where there is none."""
+        found = next((one for one in ids if one in self.parser), None)
+        return None if found is None else self.parser.get_parsed_content(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readers:
+    """What stands in for reading files.
+
+    Attributes:
+        images: For MONAI's loaders.
+        slides: For its datasets of patches.
+    """
+
+    images: ImageReader
+    slides: BaseWSIReader
+
+
+def read(root: Path, *, device: str, readers: Readers) -> Description:
+    """Read the configuration of the bundle in `root` and take it over. Nothing is built yet.
+
+    Its expressions are evaluated from here on: verify the lock first.
 
     Raises:
-        Misconfigured: `bundle-incomplete`, `bundle-unsupported`, `weights-missing` or
-            `weights-unfit`.
-        Exception: Whatever the bundle's own code raises.
+        Misconfigured: `bundle-incomplete` or `bundle-unsupported`.
     """
-    parser = _parser(root, device=device, reader=reader)
-    _require_understood(parser)
-    with _other_readers_silent():
-        inferer = _first(parser, _INFERER)
-        return Parts(
-            preprocessing=_transform(parser, _PREPROCESSING),
-            network=_network(parser, root, device=device),
-            inferer=SimpleInferer() if inferer is None else inferer,
-            postprocessing=_transform(parser, _POSTPROCESSING),
-        )
+    parser = ConfigParser()
+    parser.read_config(str(_file(root)))
+    parser.read_meta(str(root / METADATA_NAME))
+    parser["bundle_root"] = str(root)
+    parser["device"] = torch.device(device)
+    parser.parse()  # macros first: a copied loader must be taken over too
+    components = list(_components(parser.config))
+    checkpoints = [one for one in components if _CHECKPOINT.fullmatch(one.name)]
+    evaluator = _evaluator(parser, components)
+    description = Description(
+        parser=parser,
+        evaluator=evaluator,
+        checkpoints=tuple(Checkpoint(path=one.path) for one in checkpoints),
+        saver=_saver(parser, components, evaluator),
+        probability_key=_probability_key(components),
+        slide_dataset=_path_of(components, _SLIDE_DATASET),
+        takes_names=any(
+            _ARRAY_LOADER.fullmatch(one.name) and "keys" not in one.content for one in components
+        ),
+        interpolates_back=any(
+            _INVERT.fullmatch(one.name) and one.content.get("nearest_interp", True) is not True
+            for one in components
+        ),
+    )
+    for component in components:
+        _take_over(component, readers)
+    if evaluator:
+        _take_over_evaluator(parser, evaluator)
+    parser.parse()
+    return description
 
 
 @contextmanager
-def _other_readers_silent() -> Iterator[None]:
-    """MONAI's loaders make every reader that there is; one warns of a decoder that is not there."""
+def quiet() -> Iterator[None]:
+    """Keep silent what libraries say of themselves while they build and run a bundle."""
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it repeats what is raised anyway
     with warnings.catch_warnings():
+        # MONAI's loaders make every reader that there is; one warns of a decoder that is absent.
         warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        # What MONAI and the bundle's own code do with torch is not the node's to mend.
+        warnings.simplefilter("ignore", category=DeprecationWarning)
+        warnings.simplefilter("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", module=r"(monai|torch|torchvision|ignite)\.")
         yield
 
 
-def _parser(root: Path, *, device: str, reader: VolumeReader) -> ConfigParser:
+def _file(root: Path) -> Path:
     files = [root / "configs" / name for name in _CONFIGURATIONS]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise Misconfigured(
             "bundle-incomplete", f"{root / 'configs'}: has none of {', '.join(_CONFIGURATIONS)}."
         )
-    parser = ConfigParser()
-    parser.read_config(str(file))
-    parser.read_meta(str(root / METADATA_NAME))
-    parser["bundle_root"] = str(root)
-    parser["device"] = torch.device(device)
-    parser.parse()  # macros first: a copied loader must be taken over too
-    for _, target, component in _components(parser.config):
-        if target in _LOADERS:
-            component["reader"] = reader
-        elif target in _SAVERS:
-            component["_disabled_"] = True
-    parser.parse()
-    return parser
+    return file
 
 
-def _components(config: Any, path: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every component in `config`: its id, its class name without the module, its description."""
+def _components(config: Any, path: str = "") -> Iterator[Component]:
+    """Every component in `config`."""
     if isinstance(config, dict):
         target = config.get("_target_")
         if isinstance(target, str):
-            yield path, target.rpartition(".")[2], config
+            yield Component(path=path, name=target.rpartition(".")[2], content=config)
         items: Iterator[tuple[Any, Any]] = iter(list(config.items()))
     elif isinstance(config, list):
         items = iter(enumerate(config))
@@ -137,93 +193,69 @@ def _components(config: Any, path: str = "") -> Iterator[tuple[str, str, dict[st
         yield from _components(value, f"{path}::{key}" if path else str(key))
 
 
-def _require_understood(parser: ConfigParser) -> None:
-    evaluator = parser.get("evaluator", {})
-    target = str(evaluator.get("_target_", _EVALUATOR))
-    if target.rpartition(".")[2] != _EVALUATOR:
+def _take_over(component: Component, readers: Readers) -> None:
+    """Change one component to what the node wants of it."""
+    content, name = component.content, component.name
+    if _LOADER.fullmatch(name):
+        content["reader"] = readers.images
+    elif _SLIDE_DATASET.fullmatch(name):
+        content["reader"] = readers.slides
+    elif any(kind.fullmatch(name) for kind in (_SAVER, _REPORTER, _CHECKPOINT, _PROBABILITY_MAP)):
+        content["_disabled_"] = True
+    # A GPU that a component asks for by name may not be there; that it asks for the CPU is meant.
+    if _CUDA in str(content.get("device", "")):
+        content["device"] = "@device"
+
+
+def _evaluator(parser: ConfigParser, components: list[Component]) -> str:
+    """The id of the evaluator: under its usual name, or the only one there is."""
+    found = [one.path for one in components if _EVALUATOR.fullmatch(one.name)]
+    if "evaluator" in parser and "evaluator" not in found:
+        target = parser["evaluator"]
+        named = target.get("_target_") if isinstance(target, dict) else target
         raise Misconfigured(
-            "bundle-unsupported", f"evaluator: the node runs a {_EVALUATOR}, not '{target}'."
+            "bundle-unsupported", f"evaluator: the node runs an evaluator, not '{named}'."
         )
-    unknown = sorted(evaluator.keys() - _EVALUATOR_UNDERSTOOD)
-    if unknown:
+    if "evaluator" in found:
+        return "evaluator"
+    if len(found) > 1:
+        raise Misconfigured(
+            "bundle-unsupported", f"several evaluators, and none is the first: {', '.join(found)}."
+        )
+    return found[0] if found else ""
+
+
+def _take_over_evaluator(parser: ConfigParser, evaluator: str) -> None:
+    content = parser[evaluator]
+    if content.get("mode", "eval") != "eval":
         raise Misconfigured(
             "bundle-unsupported",
-            f"evaluator.{unknown[0]}: the node does not do what this asks for, and leaving it out"
-            " could change the answer.",
+            f"{evaluator}.mode: '{content['mode']}': its answers would differ from run to run.",
         )
+    # It is given batch after batch, each of which is one epoch; none is there while it is built.
+    content["val_data_loader"] = []
+    for key in _METRICS:
+        content.pop(key, None)
 
 
-def _first(parser: ConfigParser, ids: tuple[str, ...]) -> Any:
-    found = next((name for name in ids if name in parser), None)
-    return None if found is None else parser.get_parsed_content(found)
-
-
-def _transform(parser: ConfigParser, ids: tuple[str, ...]) -> Transform:
-    transform = _first(parser, ids)
-    if transform is None:
-        return Compose([])
-    if any(isinstance(step, SaveImage | SaveImaged) for step in _steps(transform)):
-        raise Misconfigured(
-            "bundle-unsupported",
-            f"{ids[-1]}: an expression makes a transform that writes images to disk.",
-        )
-    composed: Transform = transform
-    return composed
-
-
-def _steps(transform: Any) -> Iterator[Any]:
-    if isinstance(transform, Compose):
-        for step in transform.transforms:
-            yield from _steps(step)
-    else:
-        yield transform
-
-
-def _network(parser: ConfigParser, root: Path, *, device: str) -> torch.nn.Module:
-    weights = _weights(parser, root)
-    if weights.suffix == _TORCHSCRIPT_SUFFIX:
-        script: torch.nn.Module = torch.jit.load(weights, map_location=device)  # type: ignore[no-untyped-call]  # torch's own
-        return script.eval()
-    network = _first(parser, _NETWORK)
-    if not isinstance(network, torch.nn.Module):
-        raise Misconfigured("bundle-unsupported", f"none of {', '.join(_NETWORK)} is a network.")
-    # Tensors alone are read, no objects.
-    state = torch.load(  # noqa: TID251 - this is the one place
-        weights, map_location=device, weights_only=True
+def _saver(parser: ConfigParser, components: list[Component], evaluator: str) -> str:
+    """A handler that turns the evaluator's output into the answer before it writes it."""
+    if not evaluator or "postprocessing" in parser[evaluator]:
+        return ""
+    return next(
+        (
+            one.path
+            for one in components
+            if _SAVER.fullmatch(one.name) and "output_transform" in one.content
+        ),
+        "",
     )
-    try:
-        network.load_state_dict(_state_dict(state))
-    except RuntimeError as error:
-        raise Misconfigured(
-            "weights-unfit", f"{weights}: does not fit the network: {error}"
-        ) from error
-    return network.to(device).eval()
 
 
-def _weights(parser: ConfigParser, root: Path) -> Path:
-    """The file that the configuration's checkpoint loader names, else the specification's."""
-    named = {
-        str(parser.get_parsed_content(f"{name}::load_path"))
-        for name, target, component in _components(parser.config)
-        if target == _CHECKPOINT_LOADER and not component.get("_disabled_", False)
-    }
-    candidates = [Path(name) for name in named] or [root / "models" / name for name in _WEIGHTS]
-    if len(named) > 1:
-        raise Misconfigured("bundle-unsupported", "several checkpoints: the node loads one.")
-    weights = next((path for path in candidates if path.is_file()), None)
-    if weights is None:
-        raise Misconfigured("weights-missing", f"{candidates[0]}: no such file.")
-    if not weights.resolve().is_relative_to(root.resolve()):
-        raise Misconfigured(
-            "bundle-unsupported", f"{weights}: lies outside of the bundle, where no lock lists it."
-        )
-    return weights
+def _probability_key(components: list[Component]) -> str:
+    found = [one for one in components if _PROBABILITY_MAP.fullmatch(one.name)]
+    return str(found[0].content.get("prob_key", "pred")) if found else ""
 
 
-def _state_dict(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights themselves: ignite nests them under the name that they were saved by."""
-    for key in ("model", "state_dict"):
-        if isinstance(state.get(key), Mapping):
-            nested: Mapping[str, Any] = state[key]
-            return nested
-    return state
+def _path_of(components: list[Component], name: re.Pattern[str]) -> str:
+    return next((one.path for one in components if name.fullmatch(one.name)), "")

@@ -1,4 +1,4 @@
-"""Between the node's volumes and MONAI's images: axes, frames, and the way back.
+"""Between the node's images and MONAI's: axes, frames, and the way back.
 
 =======  ==========================  ==================  ==============================
 who      array axes                  affine maps         patient coordinates
@@ -7,105 +7,107 @@ node     (slice, row, column)        (s, r, c, 1) → mm   LPS (PS3.3 C.7.6.2.1.
 MONAI    (column, row, slice)        (c, r, s, 1) → mm   RAS, as NIfTI
 =======  ==========================  ==================  ==============================
 
-A bundle that was made for NIfTI files meets the same array and the same affine here.
+A bundle that was made for NIfTI files meets the same array and the same affine here; one that was
+made for PNG files meets the same array, and an affine that counts pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from os import PathLike
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from monai.data.image_reader import ImageReader
-from monai.utils.enums import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 from scipy import ndimage  # type: ignore[import-untyped]  # SciPy ships no types
 
-from dicomnode.volume import Volume
+from dicomnode.volume import Images, Picture, Volume
 
-Name = str | PathLike[Any]
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _REVERSED = [2, 1, 0]
 
 # Far less than half a voxel over the largest image: nearest neighbour gives each voxel itself.
 _SAME_GRID = 1e-5
+NEAREST, LINEAR = 0, 1
 
 
-class VolumeReader(ImageReader):
-    """A reader for MONAI's loaders: the file names are the model's input names.
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The grid of what was shown, on MONAI's axes.
 
-    The loader then does with a volume in memory all that it does with a file.
+    Attributes:
+        shape: (columns, rows, slices), or (columns, rows) of an image.
+        affine: 4 by 4; maps (column, row, slice, 1) to RAS in mm or, of an image, to its own
+            columns and rows.
     """
 
-    def __init__(self) -> None:
-        self._volumes: Mapping[str, Volume] = {}
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
 
-    @contextmanager
-    def showing(self, volumes: Mapping[str, Volume]) -> Iterator[None]:
-        """Let the loaders find `volumes` within the `with` block."""
-        self._volumes = volumes
-        try:
-            yield
-        finally:
-            self._volumes = {}
+    def bring(
+        self, array: NDArray[Any], *, affine: NDArray[np.float64], order: int
+    ) -> NDArray[Any]:
+        """Bring one channel of an answer to this grid, through the affines alone.
 
-    def verify_suffix(self, filename: Any) -> bool:  # noqa: ARG002 - of the interface
-        """Every name is readable, or unknown and an error."""
-        return True
+        Args:
+            array: On MONAI's axes, on whatever grid the bundle left it.
+            affine: Square; maps its indices as `Grid.affine` does.
+            order: `NEAREST`: each voxel has the value that is nearest to its centre; or `LINEAR`.
 
-    def read(self, data: Sequence[Name] | Name, **_: Any) -> Volume:
-        """The volume of one input name, which MONAI hands over as a tuple of one."""
-        names = [data] if isinstance(data, str | PathLike) else list(data)
-        (name,) = names
-        return self._volumes[str(name)]
-
-    def get_data(self, img: Volume) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """The array on MONAI's axes, a copy, and the metadata that its transforms expect."""
-        array = np.array(img.array.transpose(_REVERSED), order="C")
-        affine = ras_affine(img)
-        return array, {
-            MetaKeys.AFFINE: affine,
-            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
-            MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
-            MetaKeys.SPACE: SpaceKeys.RAS,
-            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),  # MONAI's way to say: there is none
-        }
-
-
-def ras_affine(volume: Volume) -> NDArray[np.float64]:
-    """4x4; maps (column, row, slice, 1) of `volume` to patient coordinates RAS in mm."""
-    affine: NDArray[np.float64] = _LPS_TO_RAS @ volume.affine[:, [*_REVERSED, 3]]
-    return affine
+        Returns:
+            On the node's axes: (slices, rows, columns) or (rows, columns); 0 where the bundle's
+            grid does not reach.
+        """
+        size = len(self.shape)
+        to_answer = np.linalg.inv(_square(affine)) @ self.affine
+        if array.shape != self.shape or not np.allclose(
+            to_answer, np.eye(4), rtol=0, atol=_SAME_GRID
+        ):
+            array = ndimage.affine_transform(
+                array,
+                to_answer[:size, :size],
+                offset=to_answer[:size, 3],
+                output_shape=self.shape,
+                order=order,
+                # "constant" would drop the outer half of the voxels at the border
+                mode="grid-constant",
+                cval=0,
+            )
+        return np.ascontiguousarray(array.transpose())
 
 
-def on_source_grid(
-    labels: NDArray[Any], *, affine: NDArray[np.float64], volume: Volume
-) -> NDArray[Any]:
-    """Bring `labels` to the voxels of `volume`, through the affines alone.
+def _square(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An affine of two dimensions as one of three."""
+    size = affine.shape[0] - 1
+    whole = np.eye(4)
+    whole[:size, :size] = affine[:size, :size]
+    whole[:size, 3] = affine[:size, size]
+    return whole
+
+
+def of(subject: Volume | Picture) -> Grid:
+    """The grid of a volume or of one image."""
+    if isinstance(subject, Volume):
+        slices, rows, columns = subject.array.shape
+        return Grid(shape=(columns, rows, slices), affine=ras_affine(subject.affine))
+    rows, columns = subject.array.shape[:2]
+    return Grid(shape=(columns, rows), affine=picture_affine(subject))
+
+
+def ras_affine(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """4x4; maps (column, row, slice, 1) to patient coordinates RAS in mm.
 
     Args:
-        labels: A label map on MONAI's axes, on whatever grid the bundle left it.
-        affine: 4x4; maps its indices to patient coordinates RAS in mm.
-        volume: The volume that the model was shown.
-
-    Returns:
-        Shape of `volume.array` (slices, rows, columns): each voxel has the label that is nearest to
-        its centre, and 0 where the bundle's grid does not reach.
+        affine: 4x4; maps (slice, row, column, 1) to LPS.
     """
-    shape = tuple(volume.array.shape[axis] for axis in _REVERSED)
-    to_labels = np.linalg.inv(affine) @ ras_affine(volume)
-    if labels.shape != shape or not np.allclose(to_labels, np.eye(4), rtol=0, atol=_SAME_GRID):
-        labels = ndimage.affine_transform(
-            labels,
-            to_labels[:3, :3],
-            offset=to_labels[:3, 3],
-            output_shape=shape,
-            order=0,
-            # "constant" would drop the outer half of the voxels at the border
-            mode="grid-constant",
-            cval=0,
-        )
-    return np.ascontiguousarray(labels.transpose(_REVERSED))
+    mapped: NDArray[np.float64] = LPS_TO_RAS @ affine[:, [*_REVERSED, 3]]
+    return mapped
+
+
+def picture_affine(picture: Picture) -> NDArray[np.float64]:
+    """4x4; maps (column, row, 0, 1) of an image to RAS, or to itself where it lies nowhere."""
+    return np.eye(4) if picture.affine is None else ras_affine(picture.affine)
+
+
+def first_of(images: Images) -> Picture:
+    """The image that gives a cine its grid."""
+    return images.frames[0]

@@ -1,63 +1,103 @@
-"""One bundle in memory: volumes in, `Prediction` out, or a named reason why not."""
+"""One bundle in memory: images in, `Prediction` out, or a named reason why not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-import numpy as np
 import torch
-from monai.data.meta_tensor import MetaTensor
-from monai.data.utils import decollate_batch, list_data_collate
-from monai.utils.enums import CommonKeys
-from numpy.typing import NDArray
 
-from dicomnode.bundle import Bundle, LabelMapOutput, verify
+from dicomnode.bundle import Bundle, ClassificationOutput, HeatMapOutput, identity, verify
 from dicomnode.errors import Misconfigured, ModelFailed, NodeError, RetryLater
-from dicomnode.prediction import LabelMap, Prediction
-from dicomnode.volume import Volume
-from workers.inference import configuration, grid
+from dicomnode.prediction import Answer, Classification, HeatMap, Prediction, Shown
+from dicomnode.volume import Images, Picture, Slide
+from workers.inference import answers, classes, configuration, explain, readers
+from workers.inference.answers import About
+from workers.inference.network import Watched
 from workers.inference.scripts import Scripts
+from workers.inference.settings import AS_PUBLISHED, Settings
+from workers.inference.workflow import Said, Timings, Workflow
 
-_CHANNELS_AND_SPACE = 4  # dimensions of a label map: (1, column, row, slice)
 _MAX_MESSAGE = 300  # characters of a foreign message
+#: What torch says where the machine itself has no memory left; it has no class of its own for it.
+_CPU_IS_FULL = ("can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A bundle on its device, ready to be shown volumes, one study at a time."""
+    """A bundle on its device, ready to be shown images, one study at a time.
+
+    Attributes:
+        settings: How it computes.
+        timings: Of the last run, by stage: "prepare", "forward", "finish".
+    """
 
     bundle: Bundle
     device: str
-    parts: configuration.Parts
-    reader: grid.VolumeReader
+    workflow: Workflow
+    shelf: readers.Shelf
     scripts: Scripts
+    settings: Settings = AS_PUBLISHED
+    _timings: Timings = field(default_factory=Timings, repr=False)
 
     @classmethod
-    def of(cls, bundle: Bundle, *, device: str) -> Self:
+    def of(cls, bundle: Bundle, *, device: str, settings: Settings = AS_PUBLISHED) -> Self:
         """Load `bundle`; see `workers.inference.load_model`."""
-        _require_locked(bundle)
-        reader, scripts = grid.VolumeReader(), Scripts(bundle.root)
-        with _faults_named(bundle), scripts.importable():
-            parts = configuration.parts(bundle.root, device=device, reader=reader)
-        return cls(bundle=bundle, device=device, parts=parts, reader=reader, scripts=scripts)
+        require_locked(bundle)
+        shelf, scripts = readers.Shelf(), Scripts(bundle.root)
+        stand_ins = configuration.Readers(
+            images=readers.MemoryReader(shelf), slides=readers.SlideReader(shelf)
+        )
+        with _faults_named(bundle), scripts.importable(), configuration.quiet():
+            described = configuration.read(bundle.root, device=device, readers=stand_ins)
+            workflow = Workflow(described, bundle.root, device=device)
+        return cls(
+            bundle=bundle,
+            device=device,
+            workflow=workflow,
+            shelf=shelf,
+            scripts=scripts,
+            settings=settings,
+        )
 
-    def predict(self, inputs: Mapping[str, Volume]) -> Prediction:
+    def using(self, settings: Settings) -> Self:
+        """The same model in memory, computing in another way."""
+        return replace(self, settings=settings)
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of the last run, by stage."""
+        return self._timings.seconds
+
+    @property
+    def window_batch(self) -> int | None:
+        """How many windows are shown at once; `None` where the bundle looks at the whole."""
+        windows = self.workflow.inferers
+        published = int(windows[0].sw_batch_size) if windows else None
+        return published and (self.settings.window_batch or published)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """What the networks hold in memory."""
+        return self.workflow.watched.parameter_bytes
+
+    def predict(self, inputs: Mapping[str, Shown]) -> Prediction:
         """Show `inputs` to the model.
 
         Args:
-            inputs: The manifest's input names → volumes.
+            inputs: The manifest's input names → what was loaded for them.
 
         Returns:
-            The answers on the grid of the manifest's first input.
+            The answers about the manifest's first input.
 
         Raises:
-            ModelFailed: `wrong-inputs`, `bundle-error`, `not-finite`, `no-answer`, `no-geometry`,
-                `wrong-shape` or `unknown-label`.
+            ModelFailed: `wrong-inputs`, `bundle-error`, `not-finite`, or as `answers.of`.
+            UnsuitableSeries: `inputs-on-different-grids` or `several-images`.
             RetryLater: `out-of-memory`: the device is full now.
         """
+        self._timings.seconds.clear()
         manifest = self.bundle.manifest
         if inputs.keys() != manifest.inputs.keys():
             raise ModelFailed(
@@ -65,32 +105,132 @@ class LoadedModel:
                 f"The model takes {_listed(manifest.inputs)}, and was given {_listed(inputs)}.",
             )
         first, *others = manifest.inputs
-        volume = inputs[first]
-        with _faults_named(self.bundle), self.scripts.importable(), self.reader.showing(inputs):
-            said = self._run(inputs)
+        with _faults_named(self.bundle), self._at_work():
+            said = list(self._about_each(inputs))
         return Prediction(
-            subject=volume,
+            subject=inputs[first],
             also_shown=tuple(inputs[name] for name in others),
-            answers=tuple(
-                _label_map(said.get(name), name=name, output=output, volume=volume)
-                for name, output in manifest.outputs.items()
-            ),
+            answers=_in_order(said, self.bundle),
+            computed=self.settings.described,
         )
 
-    def _run(self, names: Iterable[str]) -> dict[str, Any]:
-        """Do what MONAI's evaluator does with a batch of one."""
-        with torch.inference_mode():
-            batch = list_data_collate([self.parts.preprocessing({name: name for name in names})])
-            image = batch[CommonKeys.IMAGE].to(self.device)
-            raw = self.parts.inferer(image, self.parts.network)
-            _require_finite(raw)
-            batch |= {CommonKeys.IMAGE: image, CommonKeys.PRED: raw}
-            (item,) = decollate_batch(batch)
-            return self.parts.postprocessing(item)
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        watched = self.workflow.watched
+        with (
+            self.scripts.importable(),
+            configuration.quiet(),
+            watched.computing(self.settings, self.workflow.inferers),
+        ):
+            yield
+
+    def _about_each(self, inputs: Mapping[str, Shown]) -> Iterator[Answer]:
+        """Run once for what is seen together: a study's volumes, one image, a slide."""
+        subject = inputs[next(iter(self.bundle.manifest.inputs))]
+        if isinstance(subject, Images) and subject.form == "image":
+            for number, frames in enumerate(readers.one_by_one(inputs)):
+                about = About(
+                    subject=frames[next(iter(inputs))],
+                    frame=number,
+                    is_interpolated=self.workflow.interpolates_back,
+                )
+                yield from self._answers(frames, about)
+        else:
+            about = About(subject=subject, is_interpolated=self.workflow.interpolates_back)
+            yield from self._answers(inputs, about)
+
+    def _answers(self, things: Mapping[str, Shown | Picture], about: About) -> Iterator[Answer]:
+        with self.shelf.showing(things):
+            said = self._run(things, about)
+            with self._timings.time("finish"):
+                found: dict[str, list[Answer]] = {}
+                for name, output in self.bundle.manifest.outputs.items():
+                    if isinstance(output, HeatMapOutput) and output.method != "bundle":
+                        continue
+                    found[name] = answers.of(said.answer, name, output, about)
+            for made in found.values():
+                yield from (_explained(one, found) for one in made)
+            yield from self._explanations(said, found, about)
+
+    def _run(self, things: Mapping[str, Shown | Picture], about: About) -> Said:
+        watched = self.workflow.watched
+        watched.forget()
+        try:
+            if isinstance(about.subject, Slide):
+                said = self.workflow.run_slide(next(iter(things)), self._timings)
+            else:
+                said = self.workflow.run(self._item(things), self._timings)
+        except Exception:
+            _require_finite(watched)  # what went wrong after it is no news then
+            raise
+        _require_finite(watched)
+        return said
+
+    def _item(self, names: Mapping[str, Any]) -> Any:
+        """What the bundle's loaders take: the names of the inputs under their keys."""
+        by_key: dict[str, list[str]] = {}
+        for name in names:
+            key = self.bundle.manifest.inputs[name].key or name
+            by_key.setdefault(key, []).append(name)
+        item = {key: given[0] if len(given) == 1 else given for key, given in by_key.items()}
+        return next(iter(item.values())) if self.workflow.takes_names else item
+
+    def _explanations(
+        self, said: Said, found: Mapping[str, Sequence[Answer]], about: About
+    ) -> Iterator[HeatMap]:
+        for name, output in self.bundle.manifest.outputs.items():
+            if isinstance(output, HeatMapOutput) and output.method != "bundle":
+                (classified,) = found[output.of]
+                if isinstance(classified, Classification):
+                    with self._timings.time("explain"):
+                        yield explain.heat_map(
+                            self.workflow,
+                            said.batch,
+                            name,
+                            output,
+                            classified=classified,
+                            about=about,
+                        )
 
 
-def _require_locked(bundle: Bundle) -> None:
-    if verify(bundle.root, manifest=bundle.manifest_path) != bundle.digest:
+def _require_finite(watched: Watched) -> None:
+    if not watched.is_finite:
+        raise ModelFailed(
+            "not-finite", "The network's output has values that are infinite or no numbers."
+        )
+
+
+def _explained(answer: Answer, found: Mapping[str, Sequence[Answer]]) -> Answer:
+    """A heat map that the bundle gave itself is about the class that it chose."""
+    if isinstance(answer, HeatMap):
+        (classified,) = found[answer.of]
+        if isinstance(classified, Classification):
+            return replace(answer, explains=explain.explained(classified))
+    return answer
+
+
+def _in_order(said: Sequence[Answer], bundle: Bundle) -> tuple[Answer, ...]:
+    """The answers in the manifest's order; those of images joined where a series is classified."""
+    ordered: list[Answer] = []
+    for name, output in bundle.manifest.outputs.items():
+        own = [one for one in said if one.output == name]
+        if isinstance(output, ClassificationOutput) and output.of != "image":
+            ordered.append(
+                classes.combined([a for a in own if isinstance(a, Classification)], name, output)
+            )
+        else:
+            ordered += own
+    return tuple(ordered)
+
+
+def require_locked(bundle: Bundle) -> None:
+    """Make sure that the files are those that were locked when the bundle was read.
+
+    Raises:
+        Misconfigured: `bundle-changed`.
+    """
+    own = verify(bundle.root, manifest=bundle.manifest_path)
+    if identity(own, bundle.steps) != bundle.digest:
         raise Misconfigured(
             "bundle-changed",
             f"{bundle.root}: the lock was written anew since the bundle was read: read it again.",
@@ -106,10 +246,18 @@ def _faults_named(bundle: Bundle) -> Iterator[None]:
         raise
     except Exception as error:
         cause = _first_cause(error)
+        if isinstance(cause, NodeError):
+            raise cause from error
         said = f"{type(cause).__name__}: {cause}".strip()[:_MAX_MESSAGE]
-        if isinstance(cause, torch.OutOfMemoryError):
+        if _is_full(cause):
             raise RetryLater("out-of-memory", f"{bundle.manifest.name}: {said}") from error
         raise ModelFailed("bundle-error", f"{bundle.manifest.name}: {said}") from error
+
+
+def _is_full(cause: BaseException) -> bool:
+    if isinstance(cause, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(cause, RuntimeError) and any(words in str(cause) for words in _CPU_IS_FULL)
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -117,49 +265,6 @@ def _first_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _require_finite(raw: Any) -> None:
-    if isinstance(raw, torch.Tensor):
-        if not bool(torch.isfinite(raw).all()):
-            raise ModelFailed(
-                "not-finite", "The network's output has values that are infinite or no numbers."
-            )
-    elif isinstance(raw, Mapping):
-        _require_finite(list(raw.values()))
-    elif isinstance(raw, list | tuple):
-        for part in raw:
-            _require_finite(part)
-
-
-def _label_map(answer: Any, *, name: str, output: LabelMapOutput, volume: Volume) -> LabelMap:
-    """Judge one answer and bring it to the grid of `volume`."""
-    if answer is None:
-        raise ModelFailed("no-answer", f"The bundle gave no '{name}'.")
-    if not isinstance(answer, MetaTensor):
-        raise ModelFailed("no-geometry", f"'{name}' came without an affine: its place is unknown.")
-    if answer.ndim != _CHANNELS_AND_SPACE or answer.shape[0] != 1:
-        raise ModelFailed(
-            "wrong-shape",
-            f"'{name}' has shape {tuple(answer.shape)}; a label map has one channel and three"
-            " spatial dimensions.",
-        )
-    labels = _known(answer.as_tensor()[0].cpu().numpy(), name=name, output=output)
-    affine = answer.affine.cpu().numpy().astype(np.float64)
-    return LabelMap(output=name, array=grid.on_source_grid(labels, affine=affine, volume=volume))
-
-
-def _known(
-    values: NDArray[Any], *, name: str, output: LabelMapOutput
-) -> NDArray[np.uint8 | np.uint16]:
-    """`values` as the smallest unsigned integers, if the manifest knows each of them."""
-    known = {0, *(segment.label for segment in output.segments)}
-    unknown = sorted({float(value) for value in np.unique(values)} - known)
-    if unknown:
-        raise ModelFailed(
-            "unknown-label", f"'{name}' has the value {unknown[0]:g}, which no segment stands for."
-        )
-    return values.astype(np.min_scalar_type(max(known)))
 
 
 def _listed(names: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ def _vote(same: Sequence[Answer]) -> Answer | None:
 def _most(arrays: Sequence[NDArray[np.uint8 | np.uint16]]) -> NDArray[np.uint8 | np.uint16]:
     """For each voxel the label that most say, and of a tie the lowest."""
     labels = np.unique(np.concatenate([np.unique(array) for array in arrays]))
-    best = np.zeros_like(arrays[0])
+    best = np.zeros(arrays[0].shape, dtype=arrays[0].dtype)
     most = np.zeros(arrays[0].shape, dtype=np.uint8)
     for label in labels:
         votes: NDArray[Any] = np.sum([array == label for array in arrays], axis=0, dtype=np.uint8)

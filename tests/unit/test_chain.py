@@ -1,0 +1,304 @@
+"""Several bundles as one model: where a later step looks, and how answers are merged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+
+from dicomnode import bundle
+from dicomnode.errors import Misconfigured
+from dicomnode.prediction import Boxes, Classification, LabelMap, Numbers, Prediction
+from dicomnode.volume import SliceSource, Volume
+from workers import inference
+
+pytestmark = [
+    # torch deprecates TorchScript, which MONAI uses while it is imported
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
+]
+
+HEAD = """
+name         = "{name}"
+manufacturer = "Nobody"
+intended_use = "Tests"
+notice       = "RESEARCH USE ONLY"
+family       = {{ value = "123110", scheme = "DCM", meaning = "Artificial Intelligence" }}
+procedure    = {{ value = "25056-3", scheme = "LN", meaning = "MRI unspecified body region" }}
+
+[inputs.image]
+modality    = "MR"
+sop_classes = ["MRImageStorage"]
+"""
+LABELS = """
+[outputs.pred]
+kind = "label_map"
+[[outputs.pred.segments]]
+label    = 1
+name     = "Blob"
+category = { value = "91723000", scheme = "SCT", meaning = "Anatomical Structure" }
+type     = { value = "5366008", scheme = "SCT", meaning = "Hippocampus" }
+color    = "#ff0000"
+"""
+CLASSES = """
+[outputs.pred]
+kind       = "classification"
+concept    = { value = "363698007", scheme = "SCT", meaning = "Finding Site" }
+activation = "sigmoid"
+classes    = [
+    { name = "dark",   code = { value = "1", scheme = "99T", meaning = "dark" } },
+    { name = "bright", code = { value = "2", scheme = "99T", meaning = "bright" } },
+]
+"""
+NUMBERS = """
+[outputs.pred]
+kind = "numbers"
+[[outputs.pred.quantities]]
+name = "Size"
+code = { value = "1", scheme = "99T", meaning = "size" }
+unit = { value = "1", scheme = "UCUM", meaning = "no units" }
+"""
+BRIGHTER = "torch.cat([{level} - image, image - {level}], dim=1)"
+ARGMAX = [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}]
+
+
+def write_step(
+    root: Path, forward: str, outputs: str, post: list[dict[str, Any]] | None = None
+) -> None:
+    import torch
+
+    for folder in ("configs", "models", "scripts"):
+        (root / folder).mkdir(parents=True)
+    (root / "dicom.toml").write_text(HEAD.format(name=root.name) + outputs)
+    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "0.1"}))
+    (root / "configs" / "inference.json").write_text(
+        json.dumps(
+            {
+                "network_def": {"_target_": "scripts.net.Net"},
+                "preprocessing": {
+                    "_target_": "Compose",
+                    "transforms": [
+                        {"_target_": "LoadImaged", "keys": "image"},
+                        {"_target_": "EnsureChannelFirstd", "keys": "image"},
+                    ],
+                },
+                "postprocessing": {"_target_": "Compose", "transforms": post or []},
+            }
+        )
+    )
+    (root / "scripts" / "net.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n"
+        f"    def forward(self, image):\n        return {forward}\n"
+    )
+    torch.save({}, root / "models" / "model.pt")
+    bundle.write_lock(root)
+
+
+def write_chain(root: Path, chain: str) -> bundle.Bundle:
+    (root / "configs").mkdir(parents=True, exist_ok=True)
+    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "2.0"}))
+    (root / "dicom.toml").write_text(chain.replace("HEAD", HEAD.format(name="Chain")))
+    bundle.write_lock(root)
+    return bundle.load(root)
+
+
+CHAIN = """
+takes = { organ = "organ.pred", inside = "inside.pred" }
+HEAD
+[steps.organ]
+bundle = "../organ"
+[steps.inside]
+bundle = "../inside"
+region = { of = "organ.pred", margin_mm = 2.0 }
+"""
+
+
+def a_volume(bright: tuple[slice, slice, slice] | None) -> Volume:
+    """Zero, and 5 in a block; its axes are those of a coronal scan, and no two are alike."""
+    array = np.zeros((8, 9, 10), dtype=np.float32)
+    if bright is not None:
+        array[bright] = 5
+    affine = np.eye(4)
+    affine[:3, 0] = (0, 3.0, 0)
+    affine[:3, 1] = (0, 0, -2.0)
+    affine[:3, 2] = (1.0, 0, 0)
+    affine[:3, 3] = (-20, 7, 11)
+    sources = tuple(
+        SliceSource(
+            sop_instance_uid=f"1.2.{number}",
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
+            path="",
+            frame_number=1,
+            is_multiframe=False,
+            position=(-20.0, 7.0 + 3 * number, 11.0),
+        )
+        for number in range(8)
+    )
+    return Volume(
+        array=array,
+        affine=affine,
+        sources=sources,
+        modality="MR",
+        frame_of_reference_uid="1.2",
+        orientation=(1, 0, 0, 0, 0, -1),
+        pixel_spacing=(2.0, 1.0),
+        slice_thickness=3.0,
+        header=Dataset(),
+    )
+
+
+def run(model: bundle.Bundle, shown: Volume) -> Prediction:
+    return inference.load_model(model, device="cpu").predict({"image": shown})
+
+
+BLOCK = (slice(2, 5), slice(3, 6), slice(4, 8))
+
+
+def test_a_later_step_sees_the_region_alone_and_its_answer_goes_back_there(tmp_path: Path) -> None:
+    write_step(tmp_path / "organ", BRIGHTER.format(level=1), LABELS, ARGMAX)
+    # Marks all that it is shown: what it marks is what it saw.
+    write_step(tmp_path / "inside", "torch.cat([image * 0, image * 0 + 1], 1)", LABELS, ARGMAX)
+    model = write_chain(tmp_path / "chain", CHAIN)
+
+    answers = {one.output: one for one in run(model, a_volume(BLOCK)).answers}
+
+    organ, inside = answers["organ"], answers["inside"]
+    assert isinstance(organ, LabelMap)
+    assert isinstance(inside, LabelMap)
+    assert organ.array.sum() == 3 * 3 * 4
+    # 2 mm are no slice of 3 mm (but part of one), one row of 2 mm and two columns of 1 mm.
+    expected = np.zeros_like(inside.array)
+    expected[1:6, 2:7, 2:10] = 1
+    np.testing.assert_array_equal(inside.array, expected)
+
+
+def test_where_there_is_no_region_the_later_step_is_not_run(tmp_path: Path) -> None:
+    write_step(tmp_path / "organ", BRIGHTER.format(level=1), LABELS, ARGMAX)
+    write_step(tmp_path / "inside", "image / 0", NUMBERS)
+    model = write_chain(tmp_path / "chain", CHAIN)
+
+    prediction = run(model, a_volume(None))
+
+    (organ,) = prediction.answers
+    assert isinstance(organ, LabelMap)
+    assert not organ.array.any()
+    assert list(prediction.silent) == ["inside"]
+    assert "organ" in prediction.silent["inside"]
+
+
+def test_the_number_of_a_region_is_that_of_the_region(tmp_path: Path) -> None:
+    write_step(tmp_path / "organ", BRIGHTER.format(level=1), LABELS, ARGMAX)
+    write_step(tmp_path / "inside", "image.sum().reshape(1, 1)", NUMBERS)
+    model = write_chain(tmp_path / "chain", CHAIN)
+    shown = a_volume(BLOCK)
+    shown.array[7, 8, 0] = 0.5  # beyond the region, below the organ's level
+
+    answers = {one.output: one for one in run(model, shown).answers}
+
+    inside = answers["inside"]
+    assert isinstance(inside, Numbers)
+    assert inside.values == (5.0 * 36,)
+
+
+def test_a_vote_takes_what_most_say(tmp_path: Path) -> None:
+    for name, level in (("a", 1), ("b", 3), ("c", 9)):
+        write_step(tmp_path / name, BRIGHTER.format(level=level), LABELS, ARGMAX)
+    model = write_chain(
+        tmp_path / "chain",
+        'HEAD\n[steps]\na = { bundle = "../a" }\nb = { bundle = "../b" }\nc = { bundle = "../c" }\n'
+        '[merges.pred]\nhow = "vote"\nof = ["a.pred", "b.pred", "c.pred"]\n',
+    )
+    shown = a_volume(BLOCK)
+    shown.array[0, 0, 0] = 2  # one of three says so
+
+    (answer,) = run(model, shown).answers
+
+    assert isinstance(answer, LabelMap)
+    assert answer.output == "pred"
+    np.testing.assert_array_equal(answer.array, shown.array == 5)
+
+
+def test_the_mean_of_probabilities_decides_anew(tmp_path: Path) -> None:
+    for name, logit in (("a", 3.0), ("b", -2.0)):
+        write_step(tmp_path / name, f"image.mean().reshape(1, 1) * 0 + {logit}", CLASSES)
+    model = write_chain(
+        tmp_path / "chain",
+        'HEAD\n[steps]\na = { bundle = "../a" }\nb = { bundle = "../b" }\n'
+        '[merges.pred]\nhow = "mean"\nof = ["a.pred", "b.pred"]\n',
+    )
+
+    (answer,) = run(model, a_volume(BLOCK)).answers
+
+    assert isinstance(answer, Classification)
+    expected = (1 / (1 + np.exp(-3.0)) + 1 / (1 + np.exp(2.0))) / 2
+    np.testing.assert_allclose(answer.probabilities, (1 - expected, expected), rtol=1e-6)
+    assert answer.chosen == (1,)
+
+
+def test_the_identity_of_a_chain_changes_with_the_weights_of_a_step(tmp_path: Path) -> None:
+    write_step(tmp_path / "organ", BRIGHTER.format(level=1), LABELS, ARGMAX)
+    write_step(tmp_path / "inside", BRIGHTER.format(level=2), LABELS, ARGMAX)
+    before = write_chain(tmp_path / "chain", CHAIN)
+    assert [one.manifest.name for one in before.models] == ["Chain", "organ", "inside"]
+
+    net = tmp_path / "inside" / "scripts" / "net.py"
+    net.write_text(net.read_text().replace("2", "3"))
+    bundle.write_lock(tmp_path / "inside")
+
+    after = bundle.load(tmp_path / "chain")
+    assert after.digest != before.digest
+    with pytest.raises(Misconfigured) as caught:
+        run(before, a_volume(BLOCK))
+    assert caught.value.reason == "bundle-changed"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('inside = "inside.pred"', 'inside = "inside.mask"', "there is no 'inside.mask'"),
+        ('of = "organ.pred"', 'of = "inside.pred"', "no output of an earlier step"),
+        ('bundle = "../inside"', 'bundle = "."', "contains itself"),
+        ("[steps.inside]", "[outputs.more]\nkind = 'image'\n[steps.inside]", "outputs.more"),
+    ],
+)
+def test_a_fault_of_a_chain_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:
+    write_step(tmp_path / "organ", BRIGHTER.format(level=1), LABELS, ARGMAX)
+    write_step(tmp_path / "inside", BRIGHTER.format(level=2), LABELS, ARGMAX)
+    assert old in CHAIN
+    with pytest.raises(Misconfigured) as caught:
+        write_chain(tmp_path / "chain", CHAIN.replace(old, new))
+    assert caught.value.reason == "manifest-faulty"
+    assert told in caught.value.detail
+
+
+def test_outputs_that_differ_in_meaning_are_not_merged(tmp_path: Path) -> None:
+    write_step(tmp_path / "a", BRIGHTER.format(level=1), LABELS, ARGMAX)
+    write_step(tmp_path / "b", BRIGHTER.format(level=1), LABELS.replace("Blob", "Else"), ARGMAX)
+    with pytest.raises(Misconfigured) as caught:
+        write_chain(
+            tmp_path / "chain",
+            'HEAD\n[steps]\na = { bundle = "../a" }\nb = { bundle = "../b" }\n'
+            '[merges.pred]\nhow = "vote"\nof = ["a.pred", "b.pred"]\n',
+        )
+    assert "differ in meaning" in caught.value.detail
+
+
+def test_a_region_may_lie_around_boxes(tmp_path: Path) -> None:
+    from dicomnode.bundle import Region
+    from dicomnode.prediction import Box
+    from workers.inference import region
+
+    shown = a_volume(BLOCK)
+    corners = [(shown.affine @ [*index, 1])[:3] for index in ((2, 3, 4), (4, 5, 7))]
+    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
+    box = Box(label=1, score=1.0, low=tuple(low.tolist()), high=tuple(high.tolist()))
+
+    part = region.around([Boxes(output="b", boxes=(box,))], Region(of="a.b"), shown)
+
+    assert part is not None
+    assert (part.low, part.high) == ((2, 3, 4), (5, 6, 8))
+    assert region.around([Boxes(output="b", boxes=())], Region(of="a.b"), shown) is None

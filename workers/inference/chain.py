@@ -85,8 +85,10 @@ class LoadedChain:
         for name, step in manifest.steps.items():
             for output, given in self._run(name, step, inputs, said).items():
                 said[f"{name}.{output}"] = given
-                if not given:
-                    silent[f"{name}.{output}"] = f"Nothing was found to look at by '{name}'."
+                if not given and step.region:
+                    silent[f"{name}.{output}"] = (
+                        f"'{name}' was not run: '{step.region.of}' found nothing to look at."
+                    )
         first, *others = manifest.inputs
         return Prediction(
             subject=inputs[first],

@@ -123,7 +123,7 @@ def _occlusion(
     network: _Scores, image: torch.Tensor, output: HeatMapOutput, number: int
 ) -> NDArray[np.float32]:
     covered, _ = OcclusionSensitivity(
-        network, mask_size=output.window, overlap=_OVERLAP, activate=False
+        network, mask_size=output.window, overlap=_OVERLAP, activate=False, verbose=False
     )(image)
     with torch.no_grad():
         uncovered = network(image)[0, number]

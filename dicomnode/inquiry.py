@@ -219,7 +219,7 @@ def models(configuration: Configuration) -> list[Document]:
                 "title": loaded.manifest.name,
                 "version": loaded.version,
                 "digest": loaded.digest,
-                "inputs": {key: one.modality for key, one in loaded.manifest.inputs.items()},
+                "inputs": {key: " or ".join(one.modalities) for key, one in loaded.manifest.inputs.items()},
                 "outputs": {key: one.kind for key, one in loaded.manifest.outputs.items()},
                 "intended_use": loaded.manifest.intended_use,
                 "bundle": str(model.bundle),

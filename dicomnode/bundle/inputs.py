@@ -30,6 +30,9 @@ Form = Literal["volume", "image", "cine", "slide"]
 Values = Literal["modality", "displayed", "suvbw"]
 
 
+_Modality = Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{1,16}$")]  # a CS, PS3.5 6.2
+
+
 def _storage_sop_class(keyword: str) -> str:
     uid = getattr(pydicom.uid, keyword, None)
     if not isinstance(uid, pydicom.uid.UID) or uid.type != "SOP Class":
@@ -56,6 +59,7 @@ class Input(Strict):
     axes of the volume. A model made for a crop says there that it is not meant for a whole head.
 
     Attributes:
+        modality: One, or a list of those that are served alike: ["CR", "DX"].
         form: How the images are taken together; planes, slices, spacings, extent and tolerances
             are those of a volume, `images` counts the frames of the other forms.
         key: What the bundle's loader calls it. Inputs with one key are given to it as one list, in
@@ -69,7 +73,7 @@ class Input(Strict):
 
     form: Form = "volume"
     key: Name | None = None
-    modality: Annotated[str, Field(pattern=r"^[A-Z0-9_ ]{1,16}$")]  # a CS, PS3.5 6.2
+    modality: _Modality | Annotated[tuple[_Modality, ...], Field(min_length=1)]
     sop_classes: Annotated[  # keywords of the dictionary: "MRImageStorage"
         tuple[Annotated[str, AfterValidator(_storage_sop_class)], ...], Field(min_length=1)
     ]
@@ -91,9 +95,14 @@ class Input(Strict):
         if self.form == "volume" and self.channels != 1:
             raise ValueError("channels: a volume has one")
         if self.form != "volume" and self.on_grid_of is not None:
-            raise ValueError(f"on_grid_of: a {self.form} lies on no grid in the patient")
-        if self.values == "suvbw" and self.modality != "PT":
-            raise ValueError(f"values: suvbw is of PT, not of {self.modality}")
+            raise ValueError("on_grid_of: only a volume lies on a grid in the patient")
+        if self.values == "suvbw" and self.modalities != ("PT",):
+            raise ValueError(f"values: suvbw is of PT, not of {', '.join(self.modalities)}")
         if self.view is not None and self.form != "image":
             raise ValueError(f"view: picks images, and form is {self.form}")
         return self
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Every modality that it may be of."""
+        return (self.modality,) if isinstance(self.modality, str) else self.modality

@@ -129,7 +129,9 @@ class Manifest(Strict):
                 and first.form != "volume"
                 and one.coordinates != "index"
             ):
-                raise ValueError(f"outputs.{name}.coordinates: of a {first.form} they are 'index'")
+                raise ValueError(
+                    f"outputs.{name}.coordinates: of form {first.form} they are 'index'"
+                )
         return self
 
     @model_validator(mode="after")

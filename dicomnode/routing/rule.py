@@ -83,15 +83,20 @@ def _route_clauses(asked: Mapping[str, Matcher]) -> tuple[Clause, ...]:
     )
 
 
+def _any_of(forms: tuple[Matcher, ...]) -> Matcher:
+    return forms[0] if len(forms) == 1 else AnyOf(forms=forms)
+
+
 def _model_clauses(contract: Input) -> tuple[Clause, ...]:
     """What of a manifest can be told from headers alone; the rest is told when it is loaded."""
     least, most = contract.slices.min, contract.slices.max
     classes = tuple(Equals(value=keyword) for keyword in contract.sop_classes)
+    modalities = tuple(Equals(value=modality.strip()) for modality in contract.modalities)
     asked: list[tuple[str, Matcher]] = [
-        ("Modality", Equals(value=contract.modality.strip())),
-        ("SOPClassUID", classes[0] if len(classes) == 1 else AnyOf(forms=classes)),
+        ("Modality", _any_of(modalities)),
+        ("SOPClassUID", _any_of(classes)),
     ]
-    if most is None or most > 1:
+    if contract.form == "volume" and (most is None or most > 1):
         asked.append(("ImageType", Not(form=Equals(value=_LOCALIZER))))
     if least is not None:
         asked.append((SLICES, Compares(sign=">=", limit=least)))

@@ -162,10 +162,11 @@ def meets(volume: Volume, contract: bundle.Input) -> None:
 
 
 def _meets_kind(modality: str, sop_classes: set[str], contract: bundle.Input) -> None:
-    if modality != contract.modality:
+    if modality not in contract.modalities:
         raise NotApplicable(
             "wrong-modality",
-            f"Modality is {modality or 'empty'}; `modality` asks for {contract.modality}.",
+            f"Modality is {modality or 'empty'}; `modality` asks for"
+            f" {' or '.join(contract.modalities)}.",
         )
     meant = {getattr(pydicom.uid, keyword) for keyword in contract.sop_classes}
     for foreign in sorted(sop_classes - meant):

@@ -9,25 +9,22 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
-from dicomnode import __version__, bundle, check, config, demo, inquiry, log, render
+from dicomnode import __version__, check, config, demo, inquiry, log, render
+from dicomnode.cli_models import models
+from dicomnode.console import DEFAULT_FILE, EXIT_FAILED, FileOption, Json, err, out, show
 from dicomnode.errors import Misconfigured, NodeError
 from dicomnode.network import sender
 from dicomnode.network.tls import Certificates, Security
 from dicomnode.node import Node
 from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
 
-EXIT_FAILED = 1
-
 _GRACE_S = 60.0
-_WIDE = 200
 #: The bundles that come with the project.
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
 
@@ -36,20 +33,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-models = typer.Typer(help="The MONAI bundles of a configuration.", no_args_is_help=True)
 app.add_typer(models, name="models")
 
 File = Annotated[Path, typer.Argument(help="The configuration, a TOML file.")]
-FileOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-_DEFAULT_FILE = Path("node.toml")
 _TLS_CA_HELP = "Call with TLS; PEM of who has signed the peer's certificate."
 _TLS_NAME_HELP = 'What that certificate is called, if not HOST; "" for anything.'
 _STUDY_HELP = "A Study Instance UID, or its beginning."
-
-# What is piped or kept is not folded to the width of a terminal that nobody looks at.
-_out = Console(width=None if sys.stdout.isatty() else _WIDE)
-_err = Console(stderr=True)
 
 
 def main() -> None:
@@ -62,15 +51,8 @@ def main() -> None:
 
 def _end(error: NodeError) -> NoReturn:
     problems = getattr(error, "problems", ())
-    _err.print(check.as_text(problems) if problems else str(error), markup=False)
+    err.print(check.as_text(problems) if problems else str(error), markup=False)
     sys.exit(EXIT_MISCONFIGURED if isinstance(error, Misconfigured) else EXIT_FAILED)
-
-
-def _show(document: Any, *, as_json: bool, text: Callable[[Any], Any]) -> None:
-    if as_json:
-        typer.echo(json.dumps(document, indent=2))
-    else:
-        _out.print(text(document))
 
 
 @app.callback(invoke_without_command=True)
@@ -89,7 +71,7 @@ def _common(
 def init(directory: Annotated[Path, typer.Argument()] = Path()) -> None:
     """Write a commented starting node.toml."""
     path = config.write_starter(directory, models_dir=MODELS_DIR)
-    _out.print(f"Wrote {path}. Edit it, then: dicomnode check {path}", markup=False)
+    out.print(f"Wrote {path}. Edit it, then: dicomnode check {path}", markup=False)
 
 
 @app.command("check")
@@ -143,19 +125,19 @@ def send(
         name=tls_name,
     )
     files = sender.dicom_files(
-        paths, skipped=lambda file, why: _err.print(f"skipped {file}: {why}", markup=False)
+        paths, skipped=lambda file, why: err.print(f"skipped {file}: {why}", markup=False)
     )
     if not files:
         raise Misconfigured("no-dicom-file", "There is no DICOM file to send.")
-    with render.progress(_err, total=len(files), what="sending") as advance:
+    with render.progress(err, total=len(files), what="sending") as advance:
         sent = sender.send(
             files, to=destination, calling_ae_title=calling, progress=lambda _: advance()
         )
     stored = [one for one in sent if sender.outcome(one.status) == "stored"]
     for one in sent:
         if one not in stored:
-            _err.print(f"0x{one.status:04X} {one.comment} {one.path}", markup=False)
-    _out.print(f"{len(stored)} of {len(files)} files stored at {to}", markup=False)
+            err.print(f"0x{one.status:04X} {one.comment} {one.path}", markup=False)
+    out.print(f"{len(stored)} of {len(files)} files stored at {to}", markup=False)
     raise typer.Exit(0 if len(stored) == len(files) else EXIT_FAILED)
 
 
@@ -191,9 +173,9 @@ def demo_(
     as_json: Json = False,
 ) -> None:
     """Do the main job once, from end to end: a study in, a SEG and an SR back."""
-    with demo.steps(_err, quiet=as_json) as step:
+    with demo.steps(err, quiet=as_json) as step:
         document = demo.run(study=study, out=out, models_dir=MODELS_DIR, step=step)
-    _show(document, as_json=as_json, text=render.demo)
+    show(document, as_json=as_json, text=render.demo)
     raise typer.Exit(EXIT_FAILED if demo.failed(document) else 0)
 
 
@@ -201,66 +183,41 @@ def demo_(
 def status(
     study: Annotated[str | None, typer.Argument(help=_STUDY_HELP)] = None,
     *,
-    file: FileOption = _DEFAULT_FILE,
+    file: FileOption = DEFAULT_FILE,
     as_json: Json = False,
 ) -> None:
     """Show the accounting, or one study's timeline."""
     configuration = config.load(file)
     if study is None:
-        _show(inquiry.status(configuration, now=time.time()), as_json=as_json, text=render.status)
+        show(inquiry.status(configuration, now=time.time()), as_json=as_json, text=render.status)
     else:
-        _show(inquiry.study(configuration, study), as_json=as_json, text=render.study)
+        show(inquiry.study(configuration, study), as_json=as_json, text=render.study)
 
 
 @app.command()
 def retry(
     study: Annotated[str, typer.Argument(help=_STUDY_HELP)],
     *,
-    file: FileOption = _DEFAULT_FILE,
+    file: FileOption = DEFAULT_FILE,
     as_json: Json = False,
 ) -> None:
     """Run the failed jobs of a study once more, or only send their results again."""
     document = inquiry.retry(config.load(file), study, now=time.time())
-    _show(document, as_json=as_json, text=render.retried)
+    show(document, as_json=as_json, text=render.retried)
 
 
 @app.command()
 def why(
     study: Annotated[str, typer.Argument(help=_STUDY_HELP)],
     *,
-    file: FileOption = _DEFAULT_FILE,
+    file: FileOption = DEFAULT_FILE,
     as_json: Json = False,
 ) -> None:
     """Say for each rule which clause decided, and what the study had."""
-    _show(inquiry.why(config.load(file), study), as_json=as_json, text=render.why)
+    show(inquiry.why(config.load(file), study), as_json=as_json, text=render.why)
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON schema of the configuration."""
     typer.echo(json.dumps(config.json_schema(), indent=2))
-
-
-@models.command("list")
-def models_list(*, file: FileOption = _DEFAULT_FILE, as_json: Json = False) -> None:
-    """Show each model's name, version, digest and inputs."""
-    _show(inquiry.models(config.load(file)), as_json=as_json, text=render.models)
-
-
-@models.command("check")
-def models_check(*, file: FileOption = _DEFAULT_FILE, as_json: Json = False) -> None:
-    """Compare every file of each bundle with its lock, and read its manifest."""
-    found = inquiry.check_models(config.load(file))
-    _show(found, as_json=as_json, text=render.models_check)
-    raise typer.Exit(0 if all(one["sound"] for one in found) else EXIT_MISCONFIGURED)
-
-
-@models.command("lock")
-def models_lock(
-    bundle_dir: Annotated[Path, typer.Argument(help="The bundle's folder.")],
-    *,
-    manifest: Annotated[Path | None, typer.Option(help="dicom.toml, if elsewhere.")] = None,
-) -> None:
-    """Write bundle.lock: trust the files as they are now."""
-    digest = bundle.write_lock(bundle_dir, manifest=manifest)
-    _out.print(f"{bundle.lock_path(bundle_dir, manifest=manifest)}: {digest}", markup=False)

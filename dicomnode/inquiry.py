@@ -14,13 +14,24 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dicomnode import bundle, node, routing
-from dicomnode.archive import accounts, decisions, deliveries, jobs, journal, results, revisions
+from dicomnode.archive import (
+    accounts,
+    decisions,
+    deliveries,
+    jobs,
+    journal,
+    results,
+    revisions,
+    usage,
+)
 from dicomnode.archive.database import Database
 from dicomnode.archive.jobs import Job
 from dicomnode.archive.journal import Entry, Kind
-from dicomnode.config import Configuration
+from dicomnode.config import Configuration, Model
 from dicomnode.errors import Misconfigured, NodeError
 from dicomnode.job import JobState
+from dicomnode.onboarding import checking, trial, tuning
+from dicomnode.onboarding.add import Added
 
 Document = dict[str, Any]
 
@@ -209,34 +220,106 @@ def _find(tx: Connection, beginning: str) -> str:
 
 
 def models(configuration: Configuration) -> list[Document]:
-    """The bundles of a configuration: what each is, and exactly which."""
-    found = []
-    for name, model in configuration.models.items():
+    """The bundles of a configuration: what each is, exactly which, and how it is used."""
+    uses = _uses(configuration)
+    return [
+        _model(name, model) | _used(uses.get(name)) for name, model in configuration.models.items()
+    ]
+
+
+def _model(name: str, model: Model) -> Document:
+    place = {"name": name, "bundle": str(model.bundle)}
+    try:
         loaded = bundle.load(model.bundle, manifest=model.manifest)
-        found.append(
-            {
-                "name": name,
-                "title": loaded.manifest.name,
-                "version": loaded.version,
-                "digest": loaded.digest,
-                "inputs": {key: " or ".join(one.modalities) for key, one in loaded.manifest.inputs.items()},
-                "outputs": {key: one.kind for key, one in loaded.manifest.outputs.items()},
-                "intended_use": loaded.manifest.intended_use,
-                "bundle": str(model.bundle),
-            }
-        )
-    return found
+    except NodeError as error:
+        return place | {"fault": str(error), "tuning": None, "is_tuned": False}
+    tuned = tuning.read(model.bundle, manifest=model.manifest)
+    return place | {
+        "fault": "",
+        "title": loaded.manifest.name,
+        "version": loaded.version,
+        "digest": loaded.digest,
+        "inputs": {key: " or ".join(one.modalities) for key, one in loaded.manifest.inputs.items()},
+        "outputs": {key: one.kind for key, one in loaded.manifest.outputs.items()},
+        "intended_use": loaded.manifest.intended_use,
+        "tuning": asdict(tuned) if tuned else None,
+        "is_tuned": tuned is not None and tuned.digest == loaded.digest,
+    }
 
 
-def check_models(configuration: Configuration) -> list[Document]:
-    """Each bundle with what is wrong with it, if anything."""
-    found = []
-    for name, model in configuration.models.items():
-        try:
-            bundle.load(model.bundle, manifest=model.manifest)
-            digest = bundle.verify(model.bundle, manifest=model.manifest)
-        except NodeError as error:
-            found.append({"name": name, "sound": False, "detail": str(error)})
-        else:
-            found.append({"name": name, "sound": True, "detail": f"sha256 {digest}"})
-    return found
+def _uses(configuration: Configuration) -> dict[str, usage.Use]:
+    """Model → its last use; nothing where the node has never run."""
+    database = Database(configuration.database.url)
+    try:
+        if not database.has_schema():
+            return {}
+        with database.read() as tx:
+            return usage.last(tx)
+    finally:
+        database.close()
+
+
+def _used(use: usage.Use | None) -> Document:
+    return {"device": use.device if use else "", "last_used_at": use.at if use else None}
+
+
+def check_models(
+    configuration: Configuration, *, run: bool = False, device: str | None = None
+) -> list[Document]:
+    """Each bundle of a configuration with what is wrong with it, if anything."""
+    return [
+        check_bundle(model.bundle, name=name, manifest=model.manifest, run=run, device=device)
+        for name, model in configuration.models.items()
+    ]
+
+
+def check_bundle(
+    root: Path,
+    *,
+    name: str | None = None,
+    manifest: Path | None = None,
+    run: bool = False,
+    device: str | None = None,
+) -> Document:
+    """One bundle with what is wrong with it, and what it needs that is not installed.
+
+    Args:
+        run: Run it once on a synthetic image as well, in a process of its own.
+    """
+    found = checking.check(root, manifest_path=manifest)
+    is_draft = any(one.code == "manifest-draft" for one in found)
+    tried = trial.run(root, device=device, draft=is_draft) if run else None
+    errors = [one for one in found if one.level == "error"]
+    sound = not errors and (tried is None or tried.ran)
+    return {
+        "name": name or root.resolve().name,
+        "bundle": str(root),
+        "sound": sound,
+        "detail": _digest(root, manifest) if sound else "",
+        "findings": [asdict(one) for one in found],
+        "trial": asdict(tried) if tried else None,
+    }
+
+
+def has_warning(document: Document) -> bool:
+    """Whether something of a checked bundle may be wrong."""
+    return any(one["level"] == "warning" for one in document["findings"])
+
+
+def _digest(root: Path, manifest: Path | None) -> str:
+    return f"sha256 {bundle.load(root, manifest=manifest).digest}"
+
+
+def added(one: Added, *, run: bool, device: str | None) -> Document:
+    """A bundle that has just come: what it is, what must be confirmed, and how it ran.
+
+    Args:
+        run: Run it once on a synthetic image, in a process of its own.
+    """
+    tried = trial.run(one.path, device=device, draft=bool(one.guesses)) if run else None
+    found = checking.check(one.path)
+    return asdict(one) | {
+        "path": str(one.path),
+        "findings": [asdict(each) for each in found if each.code != "manifest-draft"],
+        "trial": asdict(tried) if tried else None,
+    }

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -153,23 +160,119 @@ def retried(document: Document) -> Text:
 
 def models(document: list[Document]) -> Table:
     """The bundles of a configuration."""
-    table = _table("model", "what it is", "version", "digest", "inputs", "answers")
+    columns = ("model", "what it is", "version", "digest", "answers", "device", "tuning", "memory")
+    table = _table(*columns, "last used")
     for one in document:
-        inputs = ", ".join(f"{key} ({modality})" for key, modality in one["inputs"].items())
-        answers = ", ".join(one["outputs"].values())
+        last = _time(one["last_used_at"]) if one["last_used_at"] else "never"
+        if one["fault"]:
+            table.add_row(one["name"], Text(one["fault"], style="red"), *[""] * 6, last)
+            continue
+        tuned = one["tuning"] if one["is_tuned"] else None
         table.add_row(
-            one["name"], one["title"], one["version"], one["digest"][:16], inputs, answers
+            one["name"],
+            one["title"],
+            one["version"],
+            one["digest"][:16],
+            ", ".join(dict.fromkeys(one["outputs"].values())),
+            one["device"] or "not run yet",
+            _tuning(one),
+            _size(tuned["memory_bytes"]) if tuned else "",
+            last,
         )
     return table
 
 
-def models_check(document: list[Document]) -> Table:
-    """Each bundle with what is wrong with it."""
-    table = _table("model", "", "")
+def _tuning(one: Document) -> str:
+    tuned = one["tuning"]
+    if tuned is None:
+        return "not tuned"
+    if not one["is_tuned"]:
+        return "tuned for other files: tune again"
+    took, before = tuned["seconds"], tuned["seconds_float32"]
+    gain = f" ({took:.2f} s, as published {before:.2f} s)" if took and before else ""
+    return f"{tuned['described']}{gain}"
+
+
+def _size(count: int | None) -> str:
+    return "" if count is None else f"{count / 1024**3:.1f} GiB"
+
+
+_LEVELS = {"error": "red", "warning": "yellow", "note": "dim"}
+
+
+def models_check(document: list[Document]) -> Group:
+    """Each bundle with what is wrong with it, if anything."""
+    parts: list[Any] = []
     for one in document:
         verdict = Text("sound", style="green") if one["sound"] else Text("refused", style="red")
-        table.add_row(one["name"], verdict, one["detail"])
-    return table
+        parts.append(Text.assemble(one["name"], ": ", verdict, f"  {one['detail']}".rstrip()))
+        parts += [_finding(each) for each in one["findings"]]
+        parts += _trial(one["trial"])
+    return Group(*parts)
+
+
+def _finding(one: Document) -> Text:
+    style = _LEVELS[one["level"]]
+    return Text.assemble("  ", (one["level"], style), f" {one['code']}: {one['message']}")
+
+
+def _trial(one: Document | None) -> list[Text]:
+    if one is None:
+        return []
+    if not one["ran"]:
+        told = f"  trial: {one['reason']}: {one['detail']}"
+        return [Text(told, style="red")]
+    took = f" in {one['seconds']:.2f} s" if one["seconds"] is not None else ""
+    memory = f", {_size(one['memory_bytes'])} of memory" if one["memory_bytes"] else ""
+    lines = [Text(f"  trial: ran on {one['device']}{took}{memory}", style="green")]
+    for answer in one["answers"]:
+        shape = " x ".join(map(str, answer.get("shape") or ()))
+        lines.append(Text(f"    {answer.get('output')}: {answer.get('kind')} {shape}".rstrip()))
+    return lines
+
+
+def added(document: Document) -> Group:
+    """A bundle that has just come, and what to do next."""
+    path = document["path"]
+    parts: list[Any] = [
+        Text(f"{path}: version {document['version']}, sha256 {document['digest']}"),
+        *(Text(f"  warning: {one}", style="yellow") for one in document["warnings"]),
+        *(_finding(one) for one in document["findings"]),
+        *_trial(document["trial"]),
+        *_next_steps(document),
+    ]
+    return Group(*parts)
+
+
+def _next_steps(document: Document) -> list[Text]:
+    path, steps = document["path"], []
+    tried = document["trial"]
+    if tried is not None and not tried["ran"]:
+        steps.append(
+            f"Mend what kept the trial from running, then: dicomnode models check {path} --run"
+        )
+    if document["guesses"]:
+        count = len(document["guesses"])
+        steps.append(
+            f"Confirm {count} guess{'' if count == 1 else 'es'} in {path}/dicom.toml: correct each,"
+            " take it out of `draft`."
+        )
+        steps.append(f"dicomnode models lock {path}")
+    steps.append(f'Name it in the configuration: [models.{document["name"]}], bundle = "{path}"')
+    return [Text(f"  {number}. {step}") for number, step in enumerate(steps, start=1)]
+
+
+@contextmanager
+def download(console: Console) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar of bytes on a terminal, nothing elsewhere; it begins with the first byte."""
+    columns = (TextColumn("downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("downloading", total=None, visible=False)
+
+        def advance(count: int, total: int | None) -> None:
+            bar.update(task, completed=count, total=total, visible=True)
+
+        yield advance
 
 
 def demo(document: Document) -> Group:

@@ -94,6 +94,8 @@ class Input(Strict):
     def _fits_together(self) -> Self:
         if self.form == "volume" and self.channels != 1:
             raise ValueError("channels: a volume has one")
+        if self.form == "volume" and self.values == "displayed":
+            raise ValueError("values: of a volume they are not as displayed")
         if self.form != "volume" and self.on_grid_of is not None:
             raise ValueError("on_grid_of: only a volume lies on a grid in the patient")
         if self.values == "suvbw" and self.modalities != ("PT",):

@@ -18,10 +18,11 @@ from dicomnode.errors import RetryLater, UnsuitableSeries
 
 UNIT_TOLERANCE = 1e-3  # of the length and of the right angle of the two direction cosines
 
+_PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
-# What pydicom and its decoders raise for bytes that they cannot make sense of.
-_UNDECODABLE = (
+#: What pydicom and its decoders raise for bytes that they cannot make sense of.
+UNDECODABLE = (
     AttributeError,
     EOFError,
     InvalidDicomError,
@@ -92,7 +93,7 @@ def read(path: Path) -> Dataset:
         raise RetryLater(
             "file-unavailable", f"A file could not be read: {error.strerror}."
         ) from error
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise UnsuitableSeries("undecodable", f"A file is not readable DICOM: {error}.") from error
     for keyword in _UIDS:
         if not dataset.get(keyword):
@@ -117,6 +118,20 @@ def split(dataset: Dataset) -> Iterator[Frame]:
         )
     else:
         yield _frame(dataset, None)
+
+
+def single(dataset: Dataset) -> Frame:
+    """The place that all frames of a classic image share.
+
+    Raises:
+        UnsuitableSeries: As `split`.
+    """
+    return _frame(dataset, None)
+
+
+def without_pixels(dataset: Dataset) -> Dataset:
+    """The header of an instance."""
+    return Dataset({e.tag: e for e in dataset if e.keyword not in _PIXEL_KEYWORDS})
 
 
 def _frame(dataset: Dataset, number: int | None) -> Frame:
@@ -202,5 +217,5 @@ def decode(dataset: Dataset) -> NDArray[Any]:
     try:
         stored = dataset.pixel_array.reshape(count, dataset.Rows, dataset.Columns)
         return apply_modality_lut(stored, dataset) if "ModalityLUTSequence" in dataset else stored
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise UnsuitableSeries("undecodable", f"Pixels could not be decoded: {error}") from error

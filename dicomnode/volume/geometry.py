@@ -75,6 +75,16 @@ def affine_of(frames: Sequence[Frame], *, irregular: bool, tilted: bool) -> NDAr
     return affine
 
 
+def plane_of(frame: Frame) -> NDArray[np.float64]:
+    """Map (0, row, column, 1) of one frame to patient coordinates; the slice step is 1 mm."""
+    affine = np.eye(4)
+    affine[:3, 0] = normal_of(frame.orientation)
+    affine[:3, 1] = frame.orientation[3:] * frame.pixel_spacing[0]
+    affine[:3, 2] = frame.orientation[:3] * frame.pixel_spacing[1]
+    affine[:3, 3] = frame.position
+    return affine
+
+
 def _check_even(positions: NDArray[np.float64], step: NDArray[np.float64]) -> None:
     meant = positions[0] + np.outer(np.arange(len(positions)), step)
     stray = float(np.linalg.norm(positions - meant, axis=1).max())

@@ -39,8 +39,9 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Images:
-    """The frames of one input, in the order of instance number, then frame number; of a cine in
-    the order of time.
+    """The frames of one input.
+
+    They are in the order of instance number, then frame number; of a cine in the order of time.
 
     Attributes:
         form: "image" or "cine".

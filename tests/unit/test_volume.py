@@ -339,7 +339,6 @@ class TestContract:
             ({"spacing_mm": {"min": 1.3}}, "wrong-spacing", "spacing_mm"),
             ({"slice_spacing_mm": {"max": 2.0}}, "wrong-spacing", "slice_spacing_mm"),
             ({"extent_mm": {"min": 31}}, "wrong-extent", "extent_mm"),
-            ({"channels": 2}, "wrong-channel-count", "channels"),
         ],
     )
     def test_what_it_does_not_ask_for_is_not_applicable(

@@ -58,10 +58,10 @@ def _vote(same: Sequence[Answer]) -> Answer | None:
     return None
 
 
-def _most(arrays: Sequence[NDArray[np.uint8 | np.uint16]]) -> NDArray[np.uint8 | np.uint16]:
+def _most(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """For each voxel the label that most say, and of a tie the lowest."""
     labels = np.unique(np.concatenate([np.unique(array) for array in arrays]))
-    best = np.zeros(arrays[0].shape, dtype=arrays[0].dtype)
+    best: NDArray[Any] = np.zeros(arrays[0].shape, dtype=arrays[0].dtype)
     most = np.zeros(arrays[0].shape, dtype=np.uint8)
     for label in labels:
         votes: NDArray[Any] = np.sum([array == label for array in arrays], axis=0, dtype=np.uint8)

@@ -105,7 +105,9 @@ def _run(context: Context, models: Models, job: Job, watch: Stopwatch) -> tuple[
     with watch.time("check"), _folder(context, job) as folder:
         paths = results.write(built, folder)
         results.check(paths, prediction=prediction, bundle=bundle, key=job.key)
-        results.overlay(prediction, bundle=bundle).save(folder / OVERLAY)
+        picture = results.overlay(prediction, bundle=bundle)
+        if picture is not None:
+            picture.save(folder / OVERLAY)
         return tuple(_kept(job, *pair) for pair in zip(built, paths, strict=True))
 
 
@@ -161,7 +163,7 @@ def _load(context: Context, job: Job, bundle: Bundle) -> Mapping[str, Volume]:
         if missing:
             raise RetryLater("not-indexed", f"{missing} instances of the job are not indexed yet.")
         files = [context.store.absolute(paths[uid]) for uid in one.instances]
-        volumes[name] = volume.load(files, contract=bundle.manifest.inputs[name])
+        volumes[name] = volume.load_input(files, contract=bundle.manifest.inputs[name])
     return volumes
 
 

@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
+from PIL import Image
+
 from dicomnode.bundle import Bundle, Code
 from dicomnode.prediction import Prediction
-from dicomnode.results import common, report, segmentation
-from dicomnode.results.capture import overlay
+from dicomnode.results import capture, gallery, report, said, segmentation
 from dicomnode.results.check import check
 from dicomnode.results.common import Predecessor, Result, Run
+from dicomnode.volume import Images, Volume
 
 __all__ = ["Predecessor", "Result", "build", "check", "overlay", "write"]
 
@@ -46,14 +48,23 @@ def build(
     """
     if created.tzinfo is None:
         raise ValueError("`created` must be zone-aware")
-    common.require_sound(prediction, bundle)
+    said.require_sound(prediction, bundle)
     run = Run(prediction=prediction, bundle=bundle, key=key, created=created)
-    segmentations = [segmentation.build(run, answer) for answer in prediction.answers]
+    segmentations = [segmentation.build(run, answer) for answer in said.segmented(prediction)]
     document = report.build(run, segmentations, predecessor=predecessor, title=title)
     return (
         *(Result(kind="seg", dataset=dataset) for dataset in segmentations),
         Result(kind="sr", dataset=document),
     )
+
+
+def overlay(prediction: Prediction, *, bundle: Bundle) -> Image.Image | None:
+    """A picture of the answer, for people; `None` of a slide, which is no picture."""
+    if isinstance(prediction.subject, Volume):
+        return capture.overlay(prediction, bundle=bundle)
+    if isinstance(prediction.subject, Images):
+        return gallery.overlay(prediction, bundle=bundle)
+    return None
 
 
 def write(results: Iterable[Result], folder: Path) -> tuple[Path, ...]:

@@ -7,22 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
-from dicomnode.bundle import Bundle, Segment
-from dicomnode.prediction import Prediction
-from dicomnode.results import common
+from dicomnode.bundle import (
+    BoxesOutput,
+    Bundle,
+    ClassificationOutput,
+    NumbersOutput,
+    PointsOutput,
+)
+from dicomnode.prediction import Boxes, Classification, Numbers, Points, Prediction
+from dicomnode.results import common, said
+from dicomnode.results.drawing import (
+    COLUMNS,
+    FAINT,
+    GAP,
+    GROUND,
+    INK,
+    MARGIN,
+    PANELS,
+    SHADOW,
+    WARNING,
+    WIDTH,
+    Color,
+    fitted,
+    font,
+    footer,
+    grid,
+    stacked,
+    write,
+)
 from dicomnode.volume import Volume
 
-WIDTH = 1024  # pixels of the whole picture
-PANELS = 6  # slices at most
-COLUMNS = 3  # of panels, and of the legend
-
-_MARGIN = 20
-_GAP = 8
 _FINE = 2  # everything on the slices is drawn this much larger and then shrunk: smooth lines
 _OUTLINE = 9  # fine pixels, odd; half of it is seen
 _ROUNDING = 0.42  # of a voxel: corners are rounded, and yet a single voxel does not vanish
@@ -37,27 +57,22 @@ _OBLIQUE = 0.35  # direction cosine from which a second letter is shown
 _BARS_MM = (1, 2, 5, 10, 20, 50, 100, 200)
 _BAR_SHARE = 0.35  # of the panel's width, at most
 
-_INK = (232, 236, 241)
-_FAINT = (146, 156, 168)
-_WARNING = (255, 193, 77)
-_GROUND = (13, 16, 20)
-_SHADOW = (0, 0, 0)
 
-Color = tuple[int, ...]
 _Box = tuple[slice, slice]
+#: Name, colour, and what is told of it.
+Told = tuple[str, Color, str]
+MARKED = 24  # boxes at most, the highest scores
+SLATE = (84, 94, 106)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Layer:
-    """One segment: where it is, and how it is shown."""
+    """One thing that was found, or was not: where it is, and what is told of it."""
 
-    segment: Segment
+    name: str
+    color: Color
     mask: NDArray[np.bool_]
-    volume_ml: float
-
-    @property
-    def color(self) -> Color:
-        return ImageColor.getrgb(self.segment.color)
+    told: str
 
     @property
     def is_found(self) -> bool:
@@ -65,17 +80,9 @@ class _Layer:
 
 
 def overlay(prediction: Prediction, *, bundle: Bundle) -> Image.Image:
-    """Draw key slices with the outlines of all segments, a legend with volumes, and the notice."""
+    """Draw key slices with the outlines of all that was found, a legend, and the notice."""
     volume = prediction.volume
-    layers = [
-        _Layer(
-            segment=item.segment,
-            mask=(mask := answer.array == item.segment.label),
-            volume_ml=common.volume_ml(int(mask.sum()), voxel_mm3=volume.voxel_mm3),
-        )
-        for answer in prediction.answers
-        for item in common.numbered(bundle, answer.output)
-    ]
+    layers = [*_segments(prediction, bundle), *_marks(prediction, bundle)]
     indices = _key_slices(layers, volume.array.shape[0])
     box = _field_of_view(layers, volume)
     columns = 2 if len(indices) == 4 else min(COLUMNS, len(indices))  # noqa: PLR2004 - two by two
@@ -85,13 +92,66 @@ def overlay(prediction: Prediction, *, bundle: Bundle) -> Image.Image:
         _panel(_gray(volume, index, window), index, layers, volume, box=box, size=size)
         for index in indices
     ]
+    told = [(layer.name, layer.color, layer.told) for layer in layers]
     parts = [
-        _header(bundle, volume),
-        _grid(panels, columns),
-        _legend(layers),
-        _footer(bundle.manifest.notice),
+        header(bundle, _described(volume)),
+        grid(panels, columns),
+        legend([*told, *classes(prediction, bundle)]),
+        footer(bundle.manifest.notice),
     ]
-    return _stacked(parts)
+    return stacked(parts)
+
+
+def _segments(prediction: Prediction, bundle: Bundle) -> Iterator[_Layer]:
+    for answer in said.segmented(prediction):
+        for item in said.numbered(bundle, answer.output):
+            mask = said.mask(answer, item)
+            volume_ml = common.volume_ml(int(mask.sum()), voxel_mm3=prediction.volume.voxel_mm3)
+            yield _Layer(
+                name=item.segment.name,
+                color=ImageColor.getrgb(item.segment.color),
+                mask=mask,
+                told=f"{volume_ml:.2f} mL" if mask.any() else "not found",
+            )
+
+
+def _marks(prediction: Prediction, bundle: Bundle) -> Iterator[_Layer]:
+    """Boxes and points as the voxels that they take in."""
+    volume = prediction.volume
+    for answer in prediction.answers:
+        output = bundle.manifest.outputs[answer.output]
+        if isinstance(answer, Boxes) and isinstance(output, BoxesOutput):
+            findings = {one.label: one for one in output.findings}
+            for box in answer.boxes[:MARKED]:
+                finding = findings[box.label]
+                yield _Layer(
+                    name=finding.name,
+                    color=ImageColor.getrgb(finding.color),
+                    mask=_within(volume, box.low, box.high),
+                    told=f"{box.score:.0%}",
+                )
+        elif isinstance(answer, Points) and isinstance(output, PointsOutput):
+            for landmark, point in zip(output.landmarks, answer.points, strict=True):
+                yield _Layer(
+                    name=landmark.name,
+                    color=ImageColor.getrgb(landmark.color),
+                    mask=_within(volume, point.at, point.at),
+                    told=", ".join(f"{mm:.1f}" for mm in point.at),
+                )
+
+
+def _within(volume: Volume, low: Sequence[float], high: Sequence[float]) -> NDArray[np.bool_]:
+    """The voxels around a box in the patient; at least one."""
+    corners = np.array(list(product(*zip(low, high, strict=True))))
+    to_index = np.linalg.inv(volume.affine)
+    placed = corners @ to_index[:3, :3].T + to_index[:3, 3]
+    mask = np.zeros(volume.array.shape, dtype=np.bool_)
+    last = np.array(volume.array.shape) - 1
+    first = np.clip(np.rint(placed.min(axis=0)), 0, last).astype(int)
+    final = np.clip(np.rint(placed.max(axis=0)), 0, last).astype(int) + 1
+    a, b, c = (slice(low, high) for low, high in zip(first, final, strict=True))
+    mask[a, b, c] = True
+    return mask
 
 
 def _key_slices(layers: Sequence[_Layer], slices: int) -> list[int]:
@@ -112,9 +172,11 @@ def _distance(candidate: int, chosen: Sequence[int]) -> int:
     return min((abs(candidate - each) for each in chosen), default=0)
 
 
-def _field_of_view(layers: Iterable[_Layer], volume: Volume) -> _Box:
+def _field_of_view(layers: Sequence[_Layer], volume: Volume) -> _Box:
     """Rows and columns to show: all, or around what was found where that is small."""
-    found = np.any([layer.mask.any(axis=0) for layer in layers], axis=0)
+    found = np.zeros(volume.array.shape[1:], dtype=np.bool_)
+    for layer in layers:
+        found |= layer.mask.any(axis=0)
     whole = (slice(0, found.shape[0]), slice(0, found.shape[1]))
     if not found.any():
         return whole
@@ -136,10 +198,10 @@ def _window_around(found: NDArray[np.intp], length: int, spacing: float) -> slic
 
 def _panel_size(volume: Volume, box: _Box, columns: int) -> tuple[int, int]:
     """Pixels of a panel, as near to the shape of the slices in mm as fits."""
-    width = (WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns
+    width = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) // columns
     height_mm = (box[0].stop - box[0].start) * volume.spacing[1]
     width_mm = (box[1].stop - box[1].start) * volume.spacing[2]
-    tallest = _TALLEST * (WIDTH - 2 * _MARGIN) / COLUMNS
+    tallest = _TALLEST * (WIDTH - 2 * MARGIN) / COLUMNS
     return width, round(min(width * height_mm / width_mm, tallest))
 
 
@@ -190,7 +252,7 @@ def _panel(
     for layer in layers:
         if layer.mask[index][box].any():
             _draw_outline(picture, layer.mask[index][box], layer.color)
-    panel = Image.new("RGB", size, _SHADOW)
+    panel = Image.new("RGB", size, SHADOW)
     corner = ((size[0] - shown[0]) // 2, (size[1] - shown[1]) // 2)
     panel.paste(picture.resize(shown, Image.Resampling.LANCZOS), corner)
     _annotate(panel, index, volume)
@@ -223,9 +285,9 @@ def _annotate(panel: Image.Image, index: int, volume: Volume) -> None:
         (-down, (width // 2, 6), "mt"),
         (down, (width // 2, height - 6), "mb"),
     ):
-        _write(draw, place, _letters(direction), size=15, anchor=anchor, color=_WARNING)
+        write(draw, place, _letters(direction), size=15, anchor=anchor, color=WARNING)
     label = f"{index + 1} / {volume.array.shape[0]}"
-    _write(draw, (7, 6), label, size=13, anchor="lt", color=_INK)
+    write(draw, (7, 6), label, size=13, anchor="lt", color=INK)
 
 
 def _letters(direction: NDArray[np.float64]) -> str:
@@ -242,114 +304,58 @@ def _draw_scale(panel: Image.Image, pixels_per_mm: float) -> None:
     draw = ImageDraw.Draw(panel)
     y, right = panel.height - 10, panel.width - 10
     left = right - length_mm * pixels_per_mm
-    for color, grow in ((_SHADOW, 1), (_INK, 0)):
+    for color, grow in ((SHADOW, 1), (INK, 0)):
         draw.rectangle((left - grow, y - 2 - grow, right + grow, y + grow), fill=color)
-    _write(draw, (right, y - 7), f"{length_mm} mm", size=12, anchor="rb", color=_INK)
+    write(draw, (right, y - 7), f"{length_mm} mm", size=12, anchor="rb", color=INK)
 
 
-def _grid(panels: Sequence[Image.Image], columns: int) -> Image.Image:
-    width, height = panels[0].size
-    rows = -(-len(panels) // columns)
-    grid = Image.new("RGB", (WIDTH, rows * (height + _GAP) + _GAP), _GROUND)
-    for number, panel in enumerate(panels):
-        row, column = divmod(number, columns)
-        grid.paste(panel, (_MARGIN + column * (width + _GAP), _GAP + row * (height + _GAP)))
-    return grid
-
-
-def _header(bundle: Bundle, volume: Volume) -> Image.Image:
-    part = Image.new("RGB", (WIDTH, 68), _GROUND)
+def header(bundle: Bundle, described: str) -> Image.Image:
+    """Which model it was, and what it was shown."""
+    part = Image.new("RGB", (WIDTH, 68), GROUND)
     draw = ImageDraw.Draw(part)
-    spacing = " x ".join(f"{mm:.3g}" for mm in volume.spacing)
-    described = f"{volume.modality}, {volume.plane}, {volume.array.shape[0]} slices, {spacing} mm"
-    _write(draw, (_MARGIN, 16), bundle.manifest.name, size=22, anchor="lt", color=_INK)
-    _write(draw, (_MARGIN, 46), described, size=14, anchor="lt", color=_FAINT)
+    write(draw, (MARGIN, 16), bundle.manifest.name, size=22, anchor="lt", color=INK)
+    write(draw, (MARGIN, 46), described, size=14, anchor="lt", color=FAINT)
     made = (f"version {bundle.algorithm_version}", bundle.manifest.manufacturer)
     for y, text in zip((20, 46), made, strict=True):
-        _write(draw, (WIDTH - _MARGIN, y), text, size=14, anchor="rt", color=_FAINT)
+        write(draw, (WIDTH - MARGIN, y), text, size=14, anchor="rt", color=FAINT)
     return part
 
 
-def _legend(layers: Sequence[_Layer]) -> Image.Image:
-    line, width = 28, (WIDTH - 2 * _MARGIN) // COLUMNS
-    part = Image.new("RGB", (WIDTH, line * -(-len(layers) // COLUMNS) + 14), _GROUND)
+def _described(volume: Volume) -> str:
+    spacing = " x ".join(f"{mm:.3g}" for mm in volume.spacing)
+    return f"{volume.modality}, {volume.plane}, {volume.array.shape[0]} slices, {spacing} mm"
+
+
+def classes(prediction: Prediction, bundle: Bundle) -> Iterator[Told]:
+    """What is told of classes and numbers: those that are said to be so stand out."""
+    for answer in prediction.answers:
+        output = bundle.manifest.outputs[answer.output]
+        image = (
+            ""
+            if answer.frame is None or len(prediction.subject.sources) == 1
+            else (f"{answer.frame + 1}: ")
+        )
+        if isinstance(answer, Classification) and isinstance(output, ClassificationOutput):
+            for index, (one, value) in enumerate(
+                zip(output.classes, answer.probabilities, strict=True)
+            ):
+                color = WARNING if index in answer.chosen else SLATE
+                yield f"{image}{one.name}", color, f"{value:.1%}"
+        elif isinstance(answer, Numbers) and isinstance(output, NumbersOutput):
+            for quantity, value in zip(output.quantities, answer.values, strict=True):
+                yield f"{image}{quantity.name}", SLATE, f"{value:.4g} {quantity.unit.value}"
+
+
+def legend(told: Sequence[Told]) -> Image.Image:
+    """Name, colour and what is told of each, in columns."""
+    line, width = 28, (WIDTH - 2 * MARGIN) // COLUMNS
+    part = Image.new("RGB", (WIDTH, line * -(-len(told) // COLUMNS) + 14), GROUND)
     draw = ImageDraw.Draw(part)
-    for number, layer in enumerate(layers):
+    for number, (name, color, measured) in enumerate(told):
         row, column = divmod(number, COLUMNS)
-        x, y = _MARGIN + column * width, 10 + row * line
-        draw.rounded_rectangle((x, y, x + 15, y + 15), radius=3, fill=layer.color)
-        measured = f"{layer.volume_ml:.2f} mL" if layer.is_found else "not found"
-        name = _fitted(layer.segment.name, width - 60 - _font(15).getlength(measured))
-        _write(draw, (x + 24, y + 8), name, size=15, color=_FAINT)
-        place = (x + 34 + _font(15).getlength(name), y + 8)
-        _write(draw, place, measured, size=15, color=_INK)
+        x, y = MARGIN + column * width, 10 + row * line
+        draw.rounded_rectangle((x, y, x + 15, y + 15), radius=3, fill=color)
+        shown = fitted(name, width - 60 - font(15).getlength(measured))
+        write(draw, (x + 24, y + 8), shown, size=15, color=FAINT)
+        write(draw, (x + 34 + font(15).getlength(shown), y + 8), measured, size=15, color=INK)
     return part
-
-
-def _fitted(text: str, room: float) -> str:
-    """`text`, shortened with dots where it is longer than `room` pixels."""
-    if _font(15).getlength(text) <= room:
-        return text
-    return next(
-        (
-            cut
-            for n in range(len(text), 0, -1)
-            if _font(15).getlength(cut := f"{text[:n]}...") <= room
-        ),
-        "...",
-    )
-
-
-def _footer(notice: str) -> Image.Image:
-    lines = list(_wrapped(notice, WIDTH - 2 * _MARGIN))
-    part = Image.new("RGB", (WIDTH, 22 * len(lines) + 24), _GROUND)
-    draw = ImageDraw.Draw(part)
-    draw.line((_MARGIN, 2, WIDTH - _MARGIN, 2), fill=(48, 54, 62))
-    for number, text in enumerate(lines):
-        _write(draw, (_MARGIN, 14 + 22 * number), text, size=16, anchor="lt", color=_WARNING)
-    return part
-
-
-def _wrapped(text: str, room: float) -> Iterator[str]:
-    line = ""
-    for word in text.split():
-        longer = f"{line} {word}".strip()
-        if line and _font(16).getlength(longer) > room:
-            yield line
-            longer = word
-        line = longer
-    yield line
-
-
-def _stacked(parts: Sequence[Image.Image]) -> Image.Image:
-    picture = Image.new("RGB", (WIDTH, sum(part.height for part in parts)), _GROUND)
-    y = 0
-    for part in parts:
-        picture.paste(part, (0, y))
-        y += part.height
-    return picture
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
-
-
-def _write(
-    draw: ImageDraw.ImageDraw,
-    place: tuple[float, float],
-    text: str,
-    *,
-    size: int,
-    anchor: str = "lm",
-    color: Color,
-) -> None:
-    """Write with a dark rim, so that it can be read on any image."""
-    draw.text(
-        place,
-        text,
-        fill=color,
-        font=_font(size),
-        anchor=anchor,
-        stroke_width=1,
-        stroke_fill=_SHADOW,
-    )

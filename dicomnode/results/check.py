@@ -16,7 +16,7 @@ from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 from dicomnode.bundle import MAX_SERIES_DESCRIPTION, Bundle
 from dicomnode.errors import ResultMismatch
 from dicomnode.prediction import Prediction
-from dicomnode.results import check_report, check_segmentation, common
+from dicomnode.results import check_report, check_segmentation, common, said
 from dicomnode.results.checking import Expected, has_code, require, same
 from dicomnode.results.common import Kind
 
@@ -54,7 +54,7 @@ def check(files: Sequence[Path], *, prediction: Prediction, bundle: Bundle, key:
 
 
 def _check_all(datasets: Sequence[Dataset], expected: Expected) -> None:
-    answers = expected.prediction.answers
+    answers = said.segmented(expected.prediction)
     kinds: list[Kind] = ["seg" for _ in answers]
     kinds.append("sr")
     require(
@@ -86,7 +86,7 @@ def _read(path: Path) -> Dataset:
 
 def _check_identity(dataset: Dataset, expected: Expected, *, kind: Kind) -> None:
     """Patient, study and accession are the sources', verbatim, as their files have them."""
-    first = expected.headers[expected.prediction.volume.sources[0].sop_instance_uid]
+    first = expected.headers[expected.prediction.subject.sources[0].sop_instance_uid]
     for keyword in (*common.IDENTITY, *(common.BODY if kind == "seg" else ())):
         require(
             same(dataset.get(keyword), first.get(keyword)),
@@ -132,23 +132,26 @@ def _check_series(dataset: Dataset, expected: Expected, *, kind: Kind, output: s
 
 
 def _check_algorithm(dataset: Dataset, expected: Expected) -> None:
-    """The model, its version and its digest stand in Contributing Equipment."""
-    model = expected.bundle
+    """The model and its steps, their versions and digests stand in Contributing Equipment."""
     items = [
         item
         for item in dataset.get("ContributingEquipmentSequence", ())
         if has_code(item.get("PurposeOfReferenceCodeSequence"), common.PROCESSING_ALGORITHM)
     ]
-    require(len(items) == 1, "algorithm-differs", "The algorithm is not named exactly once.")
-    meant = {
-        "Manufacturer": model.manifest.manufacturer,
-        "ManufacturerModelName": model.manifest.name,
-        "SoftwareVersions": model.algorithm_version,
-        "DeviceUID": common.device_uid(model),
-    }
-    for keyword, value in meant.items():
-        require(
-            items[0].get(keyword) == value,
-            "algorithm-differs",
-            f"{keyword} of the algorithm is not that of the model which ran.",
-        )
+    models = list(expected.bundle.models)
+    require(
+        len(items) == len(models), "algorithm-differs", "Not every algorithm is named exactly once."
+    )
+    for item, model in zip(items, models, strict=True):
+        meant = {
+            "Manufacturer": model.manifest.manufacturer,
+            "ManufacturerModelName": model.manifest.name,
+            "SoftwareVersions": model.algorithm_version,
+            "DeviceUID": common.device_uid(model),
+        }
+        for keyword, value in meant.items():
+            require(
+                item.get(keyword) == value,
+                "algorithm-differs",
+                f"{keyword} of the algorithm is not that of the model which ran.",
+            )

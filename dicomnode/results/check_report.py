@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pydicom import Dataset
 
 from dicomnode.bundle import Code
-from dicomnode.results import common
+from dicomnode.results import check_findings, findings, said
 from dicomnode.results.checking import Expected, Measured, has_code, require
-from dicomnode.results.common import Numbered
 from dicomnode.results.report import NOT_FOUND
+from dicomnode.results.said import Numbered
+from dicomnode.volume import Volume
 
 _IMAGING_MEASUREMENTS = Code(value="126010", scheme="DCM", meaning="Imaging Measurements")
 _MEASUREMENT_GROUP = Code(value="125007", scheme="DCM", meaning="Measurement Group")
@@ -44,20 +45,29 @@ def check(dataset: Dataset, measured: Sequence[Measured], expected: Expected) ->
         for container in _children(dataset, _IMAGING_MEASUREMENTS)
         for group in _children(container, _MEASUREMENT_GROUP)
     }
-    findings = [
-        (common.tracking_uid(expected.key, one.answer.output, item.segment.label), one, item)
+    segments = [
+        (said.tracking_uid(expected.key, one.answer.output, item.segment.label), one, item)
         for one in measured
-        for item in common.numbered(expected.bundle, one.answer.output)
+        for item in said.numbered(expected.bundle, one.answer.output)
     ]
+    subject = expected.prediction.subject
+    others = findings.groups(expected.prediction, expected.bundle.manifest.outputs, expected.key)
     require(
-        sorted(groups) == sorted(tracked for tracked, _, _ in findings),
+        sorted(groups)
+        == sorted(
+            [*(tracked for tracked, _, _ in segments), *(one.tracking_uid for one in others)]
+        ),
         "tracking-differs",
-        "The report has not one group for each segment, with its tracking identifier.",
+        "The report has not one group for each finding, with its tracking identifier.",
     )
-    for tracked, one, item in findings:
+    for tracked, one, item in segments:
         _check_finding(groups[tracked], item, expected)
         _check_source(groups[tracked], one, item, expected)
         _check_volume(groups[tracked], one.volumes_ml[item.number], item)
+    space = subject.frame_of_reference_uid if isinstance(subject, Volume) else ""
+    check_findings.check(groups, others, space=space)
+    for group in others:
+        _check_made_by(groups[group.tracking_uid], expected)
 
 
 def _check_standing(dataset: Dataset, expected: Expected) -> None:
@@ -69,8 +79,11 @@ def _check_standing(dataset: Dataset, expected: Expected) -> None:
         "The report passes for more, or for less, than an algorithm's unverified answer.",
     )
     manifest = expected.bundle.manifest
+    remarks = [str(child.get("TextValue")) for child in _children(dataset, _COMMENT)]
     require(
-        _text(dataset, _COMMENT) == manifest.notice, "notice-missing", "The report has no notice."
+        remarks == [manifest.notice, *said.silent(expected.prediction)],
+        "notice-missing",
+        "The report has no notice, or does not say what could not be said.",
     )
     procedures = [item.get("ConceptCodeSequence") for item in _children(dataset, _PROCEDURE)]
     require(
@@ -96,7 +109,7 @@ def _check_evidence(dataset: Dataset, measured: Sequence[Measured], expected: Ex
 
 
 def _check_finding(group: Dataset, item: Numbered, expected: Expected) -> None:
-    number, model = item.number, expected.bundle
+    number = item.number
     require(
         _text(group, _TRACKING_ID) == item.segment.name,
         "tracking-differs",
@@ -108,11 +121,16 @@ def _check_finding(group: Dataset, item: Numbered, expected: Expected) -> None:
         "finding-differs",
         f"The finding of segment {number} is not what the manifest says.",
     )
+    _check_made_by(group, expected)
+
+
+def _check_made_by(group: Dataset, expected: Expected) -> None:
+    model = expected.bundle
     require(
         _text(group, _ALGORITHM_NAME) == model.manifest.name
         and _text(group, _ALGORITHM_VERSION) == model.algorithm_version,
         "algorithm-differs",
-        f"The finding of segment {number} names another algorithm, or another version of it.",
+        "A finding names another algorithm, or another version of it.",
     )
 
 

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicomnode.prediction import LabelMap
-from dicomnode.results import common
+from dicomnode.results import said
 from dicomnode.results.checking import Expected, Measured, has_code, require
-from dicomnode.results.common import Numbered
+from dicomnode.results.said import Numbered, Segmented
 from dicomnode.volume import Volume
 from dicomnode.volume.geometry import POSITION_TOLERANCE
 
@@ -55,13 +54,13 @@ class _Decoded:
         return float((heights[-1] - heights[0]) / (heights.size - 1))
 
 
-def check(dataset: Dataset, answer: LabelMap, expected: Expected) -> Measured:
+def check(dataset: Dataset, answer: Segmented, expected: Expected) -> Measured:
     """Check one SEG, and measure what its bits say.
 
     Raises:
         ResultMismatch: It is not `answer`, or does not lie where the source lies.
     """
-    items = common.numbered(expected.bundle, answer.output)
+    items = said.numbered(expected.bundle, answer.output)
     _check_segments(dataset.SegmentSequence, items, answer.output, expected)
     _check_grid(dataset, expected)
     decoded = _decode(dataset)
@@ -77,15 +76,15 @@ def check(dataset: Dataset, answer: LabelMap, expected: Expected) -> Measured:
 
 
 def _compared(
-    decoded: _Decoded, slices: Sequence[int], answer: LabelMap, items: Sequence[Numbered]
+    decoded: _Decoded, slices: Sequence[int], answer: Segmented, items: Sequence[Numbered]
 ) -> dict[int, int]:
     """Compare every voxel with the mask; gives segment number → voxels."""
-    labels = {item.number: item.segment.label for item in items}
-    voxels = dict.fromkeys(labels, 0)
+    masks = {item.number: said.mask(answer, item) for item in items}
+    voxels = dict.fromkeys(masks, 0)
     for frame, (number, index) in enumerate(zip(decoded.segments, slices, strict=True)):
         mask = decoded.mask(frame)
         require(
-            bool((mask == (answer.array[index] == labels[number])).all()),
+            bool((mask == masks[number][index]).all()),
             "mask-differs",
             f"Segment {number} of the SEG is not what the model marked on slice {index}.",
         )
@@ -217,7 +216,7 @@ def _check_segments(
     for dataset, item in zip(found, items, strict=True):
         _check_concepts(dataset, item)
         _check_algorithm(dataset, expected)
-        tracked = common.tracking_uid(expected.key, output, item.segment.label)
+        tracked = said.tracking_uid(expected.key, output, item.segment.label)
         require(
             dataset.get("TrackingUID") == tracked
             and dataset.get("TrackingID") == item.segment.name,

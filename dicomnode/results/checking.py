@@ -13,8 +13,9 @@ from pydicom import Dataset, dcmread
 
 from dicomnode.bundle import Bundle, Code
 from dicomnode.errors import ResultMismatch, RetryLater
-from dicomnode.prediction import LabelMap, Prediction
-from dicomnode.volume import SliceSource, Volume
+from dicomnode.prediction import Prediction, Shown
+from dicomnode.results.said import Segmented
+from dicomnode.volume import SliceSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,12 @@ class Expected:
     @cached_property
     def headers(self) -> dict[str, Dataset]:
         """SOP Instance UID → header of each source of the grid, read again from its file."""
-        return _read_again(self.prediction.volume)
+        return _read_again(self.prediction.subject)
 
     @cached_property
     def all_headers(self) -> dict[str, Dataset]:
         """The same for everything that the model was shown."""
-        others = (_read_again(volume) for volume in self.prediction.also_shown)
+        others = (_read_again(shown) for shown in self.prediction.also_shown)
         return self.headers | {uid: header for one in others for uid, header in one.items()}
 
     def position(self, source: SliceSource) -> NDArray[np.float64]:
@@ -53,13 +54,13 @@ class Measured:
         volumes_ml: Segment number → millilitres; 0 where no voxel is set.
     """
 
-    answer: LabelMap
+    answer: Segmented
     sop_instance_uid: str
     volumes_ml: dict[int, float]
 
 
-def _read_again(volume: Volume) -> dict[str, Dataset]:
-    paths = {source.sop_instance_uid: source.path for source in volume.sources}
+def _read_again(shown: Shown) -> dict[str, Dataset]:
+    paths = {source.sop_instance_uid: source.path for source in shown.sources}
     headers: dict[str, Dataset] = {}
     for uid, path in paths.items():
         try:

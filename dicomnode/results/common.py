@@ -12,17 +12,15 @@ from datetime import datetime
 from io import BytesIO
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import UID
 from pydicom.valuerep import DSfloat
 
 from dicomnode import __version__, bundle, uid
 from dicomnode.archive.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicomnode.bundle import Bundle, Code, Segment
-from dicomnode.errors import Misconfigured, ModelFailed, UnsuitableSeries
-from dicomnode.prediction import LabelMap, Prediction
+from dicomnode.bundle import Bundle, Code
+from dicomnode.errors import UnsuitableSeries
+from dicomnode.prediction import Prediction
 
 #: What says whose a result is, copied verbatim from the source: the modules Patient (PS3.3
 #: C.7.1.1), Clinical Trial Subject (C.7.1.3), General Study (C.7.2.1), Patient Study (C.7.2.2) and
@@ -123,17 +121,6 @@ _ACQUIRED_BY = (
     "SoftwareVersions",
 )
 
-#: keyword → why the inputs of a model may have only one value of it.
-_ONE_FOR_ALL_INPUTS = {
-    "PatientID": "mixed-patients",
-    "IssuerOfPatientID": "mixed-patients",
-    "PatientName": "mixed-patients",
-    "PatientBirthDate": "mixed-patients",
-    "StudyInstanceUID": "mixed-studies",
-    "AccessionNumber": "mixed-studies",
-    "FrameOfReferenceUID": "two-frames-of-reference",
-}
-
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"  # what pydicom puts for a byte that it cannot read
 
 _VOLUME_DECIMALS = 6  # of a millilitre: a thousandth of a cubic millimetre
@@ -185,7 +172,7 @@ class Run:
     @property
     def header(self) -> Dataset:
         """The header of the first source."""
-        return self.prediction.volume.header
+        return self.prediction.subject.header
 
     @property
     def local(self) -> datetime:
@@ -195,20 +182,6 @@ class Run:
         except (AttributeError, ValueError):  # absent, or means nothing
             return self.created
         return self.created.astimezone(zone)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Numbered:
-    """A segment of an output, with its number in the SEG (PS3.3 C.8.20.2: from 1, without gaps)."""
-
-    number: int
-    segment: Segment
-
-
-def numbered(model: Bundle, output: str) -> tuple[Numbered, ...]:
-    """The segments of an output in the manifest's order."""
-    segments = model.manifest.outputs[output].segments
-    return tuple(Numbered(number=n, segment=s) for n, s in enumerate(segments, start=1))
 
 
 def series_uid(key: str, kind: Kind, output: str = "") -> str:
@@ -221,11 +194,6 @@ def instance_uid(key: str, kind: Kind, output: str = "") -> str:
     return uid.derived(key, kind, output, "instance")
 
 
-def tracking_uid(key: str, output: str, label: int) -> str:
-    """Tracking UID of a finding: the same in the SEG and in the report."""
-    return uid.derived(key, "tracking", output, str(label))
-
-
 def device_uid(model: Bundle) -> str:
     """Device UID of the algorithm: another weight is another device (IHE AI Results 6.5.3.1)."""
     return uid.derived("algorithm", model.digest)
@@ -234,54 +202,6 @@ def device_uid(model: Bundle) -> str:
 def volume_ml(voxels: int, *, voxel_mm3: float) -> float:
     """The volume of `voxels` voxels in millilitres."""
     return round(voxels * voxel_mm3 / 1000, _VOLUME_DECIMALS)
-
-
-def require_sound(prediction: Prediction, model: Bundle) -> None:
-    """Make sure that a model said what its manifest says it says, and nothing else.
-
-    Raises:
-        Misconfigured: The manifest's words cannot be written in every source's character set.
-        ModelFailed: An output is missing or unknown, lies on another grid or has an unknown label.
-        UnsuitableSeries: The model was shown images that do not belong together.
-    """
-    _require_belonging(prediction)
-    manifest = model.manifest
-    # The source's character set stays as it is, and all that it is sure to have is ASCII.
-    if not manifest.model_dump_json(exclude={"intended_use"}).isascii():
-        raise Misconfigured("manifest-not-ascii", "The manifest's words may only use ASCII.")
-    said = [answer.output for answer in prediction.answers]
-    if sorted(said) != sorted(manifest.outputs):
-        raise ModelFailed(
-            "wrong-outputs",
-            f"The model gave {', '.join(said) or 'nothing'}; its manifest has the outputs"
-            f" {', '.join(manifest.outputs)}.",
-        )
-    for answer in prediction.answers:
-        _require_sound(answer, prediction.volume.array.shape, model)
-
-
-def _require_belonging(prediction: Prediction) -> None:
-    for other in prediction.also_shown:
-        for keyword, reason in _ONE_FOR_ALL_INPUTS.items():
-            if other.header.get(keyword) != prediction.volume.header.get(keyword):
-                raise UnsuitableSeries(reason, f"{keyword} is not the same in all inputs.")
-
-
-def _require_sound(answer: LabelMap, shape: tuple[int, ...], model: Bundle) -> None:
-    if answer.array.shape != shape:
-        raise ModelFailed(
-            "wrong-grid", f"{answer.output} has the shape {answer.array.shape}, the image {shape}."
-        )
-    if answer.array.dtype not in (np.uint8, np.uint16):
-        raise ModelFailed(
-            "wrong-type", f"{answer.output} is {answer.array.dtype}, not a label map."
-        )
-    known = {item.segment.label for item in numbered(model, answer.output)}
-    unknown = sorted(set(np.unique(answer.array).tolist()) - known - {0})
-    if unknown:
-        raise ModelFailed(
-            "unknown-label", f"{answer.output} has labels that its manifest has not: {unknown[:5]}."
-        )
 
 
 def code_item(code: bundle.Code) -> Dataset:
@@ -335,22 +255,28 @@ def _copy(keywords: Iterable[str], header: Dataset, dataset: Dataset) -> None:
 
 
 def _contributors(run: Run) -> list[Dataset]:
-    """Contributing Equipment (PS3.3 C.12.1): the scanner, if it is known, and the algorithm."""
-    algorithm = Dataset()
-    algorithm.PurposeOfReferenceCodeSequence = [code_item(PROCESSING_ALGORITHM)]
-    algorithm.Manufacturer = run.bundle.manifest.manufacturer
-    algorithm.ManufacturerModelName = run.bundle.manifest.name
-    algorithm.SoftwareVersions = run.bundle.algorithm_version
-    algorithm.DeviceUID = device_uid(run.bundle)
-    algorithm.ContributionDateTime = run.local.strftime("%Y%m%d%H%M%S%z")
+    """Contributing Equipment (PS3.3 C.12.1): the scanner, if it is known, and each algorithm."""
+    algorithms = [_algorithm(model, run) for model in run.bundle.models]
     if not run.header.get("Manufacturer"):
-        return [algorithm]
+        return algorithms
     scanner = Dataset()
     scanner.PurposeOfReferenceCodeSequence = [code_item(_ACQUISITION)]
     for keyword in _ACQUIRED_BY:
         if run.header.get(keyword):
             scanner[keyword] = copy.deepcopy(run.header[keyword])
-    return [scanner, algorithm]
+    return [scanner, *algorithms]
+
+
+def _algorithm(model: Bundle, run: Run) -> Dataset:
+    """The model, or a step of a chain."""
+    algorithm = Dataset()
+    algorithm.PurposeOfReferenceCodeSequence = [code_item(PROCESSING_ALGORITHM)]
+    algorithm.Manufacturer = model.manifest.manufacturer
+    algorithm.ManufacturerModelName = model.manifest.name
+    algorithm.SoftwareVersions = model.algorithm_version
+    algorithm.DeviceUID = device_uid(model)
+    algorithm.ContributionDateTime = run.local.strftime("%Y%m%d%H%M%S%z")
+    return algorithm
 
 
 def blank(sop_class_uid: str, sop_instance_uid: str, *, header: Dataset) -> Dataset:
@@ -367,17 +293,3 @@ def blank(sop_class_uid: str, sop_instance_uid: str, *, header: Dataset) -> Data
     for keyword in _NEVER_ABSENT:
         setattr(dataset, keyword, None)
     return dataset
-
-
-def count(answer: LabelMap, label: int) -> int:
-    """How many voxels have `label`."""
-    return int(np.count_nonzero(answer.array == label))
-
-
-def lookup(model: Bundle, output: str) -> NDArray[np.uint16]:
-    """Label → segment number, as a table to index with labels."""
-    items = numbered(model, output)
-    table = np.zeros(max(item.segment.label for item in items) + 1, dtype=np.uint16)
-    for item in items:
-        table[item.segment.label] = item.number
-    return table

@@ -7,6 +7,7 @@ Each segment of each SEG has one volumetric group (TID 1411) with its measuremen
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import highdicom as hd
 from highdicom.sr import (
@@ -21,9 +22,11 @@ from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, Segmen
 
 from dicomnode import __version__
 from dicomnode.bundle import Code, Segment
-from dicomnode.prediction import LabelMap
-from dicomnode.results import common
-from dicomnode.results.common import Numbered, Predecessor, Run
+from dicomnode.results import common, findings, said
+from dicomnode.results.common import Predecessor, Run
+from dicomnode.results.findings import concept as _concept
+from dicomnode.results.said import Numbered, Segmented
+from dicomnode.volume import Volume
 
 #: CID 7021 "Measurement Report Document Titles".
 IMAGING_MEASUREMENT_REPORT = Code(
@@ -96,20 +99,47 @@ def _reference(predecessor: Predecessor) -> Dataset:
 
 def _content(run: Run, segmentations: Sequence[Dataset], title: Code) -> Dataset:
     """The content tree (TID 1500)."""
-    answers = zip(run.prediction.answers, segmentations, strict=True)
+    answers = zip(said.segmented(run.prediction), segmentations, strict=True)
+    segments = [
+        _group(run, answer, item, segmentation.SOPInstanceUID)
+        for answer, segmentation in answers
+        for item in said.numbered(run.bundle, answer.output)
+    ]
     report = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=_observer()),
         procedure_reported=_concept(run.bundle.manifest.procedure),
-        imaging_measurements=[
-            _group(run, answer, item, segmentation.SOPInstanceUID)
-            for answer, segmentation in answers
-            for item in common.numbered(run.bundle, answer.output)
-        ],
+        imaging_measurements=[*segments, *_findings(run)],
         title=_concept(title),
     )
     root: Dataset = report[0]
-    root.ContentSequence.append(_comment(run.bundle.manifest.notice))
+    for sentence in (run.bundle.manifest.notice, *said.silent(run.prediction)):
+        root.ContentSequence.append(_comment(sentence))
     return root
+
+
+def _findings(run: Run) -> list[Any]:
+    """The groups of what is no segment."""
+    subject = run.prediction.subject
+    space = subject.frame_of_reference_uid if isinstance(subject, Volume) else ""
+    made: list[Any] = []
+    for group in findings.groups(run.prediction, run.bundle.manifest.outputs, run.key):
+        item = findings.content(group, algorithm=_algorithm(run), space=space)
+        for sentence in group.comments:
+            item[0].ContentSequence.append(_comment(sentence))
+        made.append(item)
+    return made
+
+
+def _algorithm(run: Run) -> hd.sr.AlgorithmIdentification:
+    """What made a finding (TID 4019), and how it was computed."""
+    manifest = run.bundle.manifest
+    return hd.sr.AlgorithmIdentification(
+        name=manifest.name,
+        version=run.bundle.algorithm_version,
+        parameters=[run.prediction.computed],
+        family=_concept(manifest.family),
+        manufacturer=manifest.manufacturer,
+    )
 
 
 def _observer() -> hd.sr.ObserverContext:
@@ -127,14 +157,14 @@ def _observer() -> hd.sr.ObserverContext:
 
 
 def _group(
-    run: Run, answer: LabelMap, item: Numbered, segmentation: str
+    run: Run, answer: Segmented, item: Numbered, segmentation: str
 ) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
     """The volumetric group (TID 1411) of one segment."""
-    segment, manifest = item.segment, run.bundle.manifest
-    voxels = common.count(answer, segment.label)
+    segment = item.segment
+    voxels = said.count(answer, item)
     group = VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
-            uid=common.tracking_uid(run.key, answer.output, segment.label),
+            uid=said.tracking_uid(run.key, answer.output, segment.label),
             identifier=segment.name,
         ),
         referenced_segment=hd.sr.ReferencedSegment(
@@ -146,12 +176,7 @@ def _group(
         finding_category=_concept(segment.category),
         finding_type=_concept(segment.type),
         finding_sites=_sites(segment),
-        algorithm_id=hd.sr.AlgorithmIdentification(
-            name=manifest.name,
-            version=run.bundle.algorithm_version,
-            family=_concept(manifest.family),
-            manufacturer=manifest.manufacturer,
-        ),
+        algorithm_id=_algorithm(run),
         measurements=_measurements(run, segment, voxels),
     )
     if voxels == 0:
@@ -188,7 +213,3 @@ def _comment(text: str) -> hd.sr.TextContentItem:
     return hd.sr.TextContentItem(
         name=_COMMENT, value=text, relationship_type=hd.sr.RelationshipTypeValues.CONTAINS
     )
-
-
-def _concept(code: Code) -> CodedConcept:
-    return CodedConcept(code.value, code.scheme, code.meaning)

@@ -1,4 +1,4 @@
-"""A label map as a DICOM Segmentation (PS3.3 A.51): BINARY, on the exact grid of its source.
+"""A label map, or masks, as a DICOM Segmentation (PS3.3 A.51): BINARY, on the source's own grid.
 
 Every frame of the source has a frame for each segment, empty ones included, and names it as its
 source. So a viewer can lay one on the other without calculating anything.
@@ -14,10 +14,10 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from dicomnode import uid
-from dicomnode.prediction import LabelMap
-from dicomnode.results import common
-from dicomnode.results.common import Numbered, Run
-from dicomnode.volume import SliceSource
+from dicomnode.results import common, said
+from dicomnode.results.common import Run
+from dicomnode.results.said import Numbered, Segmented
+from dicomnode.volume import SliceSource, Volume
 
 CONTENT_LABEL = "SEGMENTATION"  # a CS
 
@@ -25,16 +25,16 @@ CONTENT_LABEL = "SEGMENTATION"  # a CS
 _STAND_IN = "2.25."
 
 
-def build(run: Run, answer: LabelMap) -> Dataset:
+def build(run: Run, answer: Segmented) -> Dataset:
     """Make the SEG of one output."""
-    with_numbers = common.lookup(run.bundle, answer.output)[answer.array]
+    with_numbers = said.pixels(run.bundle, answer)
     dataset = hd.seg.Segmentation(
         source_images=[_stand_in(run, index) for index in range(len(with_numbers))],
         pixel_array=with_numbers,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
             _description(run, answer.output, item)
-            for item in common.numbered(run.bundle, answer.output)
+            for item in said.numbered(run.bundle, answer.output)
         ],
         series_instance_uid=common.series_uid(run.key, "seg", answer.output),
         series_number=common.SERIES_NUMBER["seg"],
@@ -66,11 +66,18 @@ def _stand_in(run: Run, index: int) -> Dataset:
     dataset.PositionReferenceIndicator = run.header.get("PositionReferenceIndicator")
     _, dataset.Rows, dataset.Columns = volume.array.shape
     dataset.ImageOrientationPatient = [common.decimal(v) for v in volume.orientation]
-    dataset.ImagePositionPatient = [common.decimal(v) for v in volume.sources[index].position]
+    dataset.ImagePositionPatient = [common.decimal(v) for v in _position(volume, index)]
     dataset.PixelSpacing = [common.decimal(v) for v in volume.pixel_spacing]
     dataset.SliceThickness = common.decimal(volume.slice_thickness or volume.slice_distance)
     dataset.SpacingBetweenSlices = common.decimal(volume.slice_distance)
     return dataset
+
+
+def _position(volume: Volume, index: int) -> tuple[float, float, float]:
+    position = volume.sources[index].position
+    if position is None:
+        raise TypeError("a slice of a volume has a position")
+    return position
 
 
 def _description(run: Run, output: str, item: Numbered) -> hd.seg.SegmentDescription:
@@ -90,7 +97,7 @@ def _description(run: Run, output: str, item: Numbered) -> hd.seg.SegmentDescrip
             source=manifest.manufacturer,
         ),
         tracking_id=segment.name,
-        tracking_uid=common.tracking_uid(run.key, output, segment.label),
+        tracking_uid=said.tracking_uid(run.key, output, segment.label),
         anatomic_regions=[_concept(region)] if region else None,
         display_color=hd.color.CIELabColor.from_string(segment.color),
     )

@@ -64,10 +64,17 @@ def _most(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
     best: NDArray[Any] = np.zeros(arrays[0].shape, dtype=arrays[0].dtype)
     most = np.zeros(arrays[0].shape, dtype=np.uint8)
     for label in labels:
-        votes: NDArray[Any] = np.sum([array == label for array in arrays], axis=0, dtype=np.uint8)
+        votes = _votes(arrays, label)
         np.copyto(best, label, where=votes > most)
         np.maximum(most, votes, out=most)
     return best
+
+
+def _votes(arrays: Sequence[NDArray[Any]], label: int) -> NDArray[np.uint8]:
+    votes = np.zeros(arrays[0].shape, dtype=np.uint8)
+    for array in arrays:
+        votes += array == label
+    return votes
 
 
 def _mean(same: Sequence[Answer], name: str, output: Output) -> Answer | None:

@@ -1,0 +1,270 @@
+r"""What stands in the report alone: classes, numbers, boxes and points (TID 1501 and TID 1410).
+
+==============  ==============================================================================
+classes         one group for each image, series or study: a qualitative evaluation for each class
+                that is said to be so, and the certainty of each class in percent
+numbers         one group with a measurement for each quantity
+boxes           one group for each: the rectangle on the slice through its middle (SCOORD3D, mm) or
+                on the image (SCOORD, where the centre of the first pixel is 0.5\0.5, PS3.3
+                C.18.6.1.1), its extent, and the certainty
+points          one group for each: a point, likewise
+==============  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+from highdicom.sr import CodedConcept
+from numpy.typing import NDArray
+
+from dicomnode.bundle import (
+    BoxesOutput,
+    ClassificationOutput,
+    Code,
+    Finding,
+    NumbersOutput,
+    PointsOutput,
+)
+from dicomnode.prediction import Box, Boxes, Classification, Numbers, Points, Prediction
+from dicomnode.results import said
+from dicomnode.results.said import Reported
+from dicomnode.volume import SliceSource, Volume
+
+CERTAINTY = Code(value="111012", scheme="DCM", meaning="Certainty of Finding")
+PERCENT = Code(value="%", scheme="UCUM", meaning="Percent")
+LENGTH = Code(value="410668003", scheme="SCT", meaning="Length")
+MILLIMETRE = Code(value="mm", scheme="UCUM", meaning="millimeter")
+CLINICAL_FINDING = Code(value="404684003", scheme="SCT", meaning="Clinical finding")
+
+NONE_CHOSEN = "No class reached its operating point."
+NONE_FOUND = "The algorithm found none."
+
+_CENTRE_OF_PIXEL = 0.5  # PS3.3 C.18.6.1.1: the corner of the first pixel is 0, its centre 0.5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """One group of the report, as plain values: what is written, and what is compared with it.
+
+    Attributes:
+        about: Frames that it is about; empty: all that was shown.
+        finding: What was found.
+        site: Finding with category, region and side.
+        evaluations: Name → value.
+        measurements: Name, value, unit.
+        graphic: POINT or POLYGON (mm) or POLYLINE (columns and rows); "" without a place.
+        points: Shape (n, 3) in mm, or (n, 2) in columns and rows.
+        comments: Sentences.
+    """
+
+    tracking_uid: str
+    tracking_id: str
+    finding: Code
+    site: Finding | None = None
+    about: tuple[SliceSource, ...] = ()
+    evaluations: tuple[tuple[Code, Code], ...] = ()
+    measurements: tuple[tuple[Code, float, Code], ...] = ()
+    graphic: str = ""
+    points: NDArray[np.float64] | None = None
+    comments: tuple[str, ...] = ()
+
+
+def groups(prediction: Prediction, outputs: Any, key: str) -> tuple[Group, ...]:
+    """Everything that is reported and is no segment, in order.
+
+    Args:
+        outputs: The manifest's outputs by name.
+    """
+    return tuple(
+        group
+        for answer in said.reported(prediction)
+        for group in _of(answer, outputs[answer.output], prediction, key)
+    )
+
+
+def _of(answer: Reported, output: Any, prediction: Prediction, key: str) -> Iterator[Group]:
+    if isinstance(answer, Classification) and isinstance(output, ClassificationOutput):
+        yield from _classes(answer, output, prediction, key)
+    elif isinstance(answer, Numbers) and isinstance(output, NumbersOutput):
+        yield from _numbers(answer, output, prediction, key)
+    elif isinstance(answer, Boxes) and isinstance(output, BoxesOutput):
+        yield from _boxes(answer, output, prediction, key)
+    elif isinstance(answer, Points) and isinstance(output, PointsOutput):
+        yield from _points(answer, output, prediction, key)
+
+
+def _classes(
+    answer: Classification, output: ClassificationOutput, prediction: Prediction, key: str
+) -> Iterator[Group]:
+    about = _about(answer.frame, prediction)
+    chosen = [output.classes[index] for index in answer.chosen]
+    yield Group(
+        tracking_uid=said.tracking_uid(key, answer.output, 0, frame=answer.frame),
+        tracking_id=answer.output,
+        finding=output.concept,
+        about=about,
+        evaluations=tuple((output.concept, one.code) for one in chosen),
+        comments=() if chosen else (NONE_CHOSEN,),
+    )
+    for number, (one, value) in enumerate(
+        zip(output.classes, answer.probabilities, strict=True), start=1
+    ):
+        point = one.operating_point
+        yield Group(
+            tracking_uid=said.tracking_uid(key, answer.output, number, frame=answer.frame),
+            tracking_id=one.name,
+            finding=one.code,
+            about=about,
+            measurements=((CERTAINTY, _percent(value), PERCENT),),
+            comments=() if point is None else (f"Said to be so from {point * 100:g} % on.",),
+        )
+
+
+def _numbers(
+    answer: Numbers, output: NumbersOutput, prediction: Prediction, key: str
+) -> Iterator[Group]:
+    for number, (one, value) in enumerate(
+        zip(output.quantities, answer.values, strict=True), start=1
+    ):
+        yield Group(
+            tracking_uid=said.tracking_uid(key, answer.output, number, frame=answer.frame),
+            tracking_id=one.name,
+            finding=one.anatomic_region or CLINICAL_FINDING,
+            about=_about(answer.frame, prediction),
+            measurements=((one.code, value, one.unit),),
+        )
+
+
+def _boxes(answer: Boxes, output: BoxesOutput, prediction: Prediction, key: str) -> Iterator[Group]:
+    findings = {one.label: one for one in output.findings}
+    about = _about(answer.frame, prediction)
+    if not answer.boxes:
+        first = output.findings[0]
+        yield Group(
+            tracking_uid=said.tracking_uid(key, answer.output, 0, frame=answer.frame),
+            tracking_id=answer.output,
+            finding=first.type,
+            site=first,
+            about=about,
+            comments=(NONE_FOUND,),
+        )
+    for number, box in enumerate(answer.boxes, start=1):
+        finding = findings[box.label]
+        extent = np.subtract(box.high, box.low)
+        is_placed = isinstance(prediction.subject, Volume)
+        longest = ((LENGTH, float(extent.max()), MILLIMETRE),) if is_placed else ()
+        yield Group(
+            tracking_uid=said.tracking_uid(key, answer.output, number, frame=answer.frame),
+            tracking_id=f"{finding.name} {number}",
+            finding=finding.type,
+            site=finding,
+            about=about,
+            measurements=((CERTAINTY, _percent(box.score), PERCENT), *longest),
+            graphic="POLYGON" if is_placed else "POLYLINE",
+            points=_rectangle(box),
+        )
+
+
+def _points(
+    answer: Points, output: PointsOutput, prediction: Prediction, key: str
+) -> Iterator[Group]:
+    landmarks = {one.label: one for one in output.landmarks}
+    for number, point in enumerate(answer.points, start=1):
+        landmark = landmarks[point.label]
+        yield Group(
+            tracking_uid=said.tracking_uid(key, answer.output, number, frame=answer.frame),
+            tracking_id=landmark.name,
+            finding=landmark.type,
+            site=landmark,
+            about=_about(answer.frame, prediction),
+            graphic="POINT",
+            points=_written(np.array([point.at])),
+        )
+
+
+def _rectangle(box: Box) -> NDArray[np.float64]:
+    """The box's rectangle, closed: on an image, or on the axial plane through its middle."""
+    (left, top), (right, bottom) = box.low[:2], box.high[:2]
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    if len(box.low) == 2:  # noqa: PLR2004 - columns and rows
+        return _written(np.array(corners))
+    middle = (box.low[2] + box.high[2]) / 2
+    return _written(np.array([(x, y, middle) for x, y in corners]))
+
+
+def _written(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coordinates as SCOORD and SCOORD3D have them: 32 bits, and pixels by their corner."""
+    shift = _CENTRE_OF_PIXEL if points.shape[1] == 2 else 0.0  # noqa: PLR2004 - columns and rows
+    return (points + shift).astype(np.float32).astype(np.float64)
+
+
+def _percent(value: float) -> float:
+    return round(value * 100, 2)
+
+
+def _about(frame: int | None, prediction: Prediction) -> tuple[SliceSource, ...]:
+    return () if frame is None else (prediction.subject.sources[frame],)
+
+
+def content(group: Group, *, algorithm: hd.sr.AlgorithmIdentification, space: str) -> Any:
+    """The group as a content item: TID 1410 where it has a place, else TID 1501."""
+    shared: dict[str, Any] = {
+        "tracking_identifier": hd.sr.TrackingIdentifier(
+            uid=group.tracking_uid, identifier=group.tracking_id
+        ),
+        "finding_type": concept(group.finding),
+        "finding_category": concept(group.site.category) if group.site else None,
+        "finding_sites": _sites(group.site),
+        "algorithm_id": algorithm,
+        "measurements": [
+            hd.sr.Measurement(name=concept(name), value=value, unit=concept(unit))
+            for name, value, unit in group.measurements
+        ],
+        "qualitative_evaluations": [
+            hd.sr.QualitativeEvaluation(name=concept(name), value=concept(value))
+            for name, value in group.evaluations
+        ],
+    }
+    if group.points is None:
+        return hd.sr.MeasurementsAndQualitativeEvaluations(
+            **shared, source_images=_images(group, hd.sr.SourceImageForMeasurementGroup)
+        )
+    region: Any
+    if group.points.shape[1] == 2:  # noqa: PLR2004 - columns and rows
+        (image,) = _images(group, hd.sr.SourceImageForRegion)
+        region = hd.sr.ImageRegion(
+            graphic_type=group.graphic, graphic_data=group.points, source_image=image
+        )
+    else:
+        region = hd.sr.ImageRegion3D(
+            graphic_type=group.graphic, graphic_data=group.points, frame_of_reference_uid=space
+        )
+    return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(**shared, referenced_region=region)
+
+
+def _images(group: Group, kind: Any) -> Sequence[Any]:
+    return [
+        kind(
+            source.sop_class_uid,
+            source.sop_instance_uid,
+            [source.frame_number] if source.is_multiframe else None,
+        )
+        for source in group.about
+    ]
+
+
+def _sites(finding: Finding | None) -> list[hd.sr.FindingSite] | None:
+    if finding is None or finding.anatomic_region is None:
+        return None
+    laterality = concept(finding.laterality) if finding.laterality else None
+    return [hd.sr.FindingSite(concept(finding.anatomic_region), laterality)]
+
+
+def concept(code: Code) -> CodedConcept:
+    """A code of the manifest as highdicom takes it."""
+    return CodedConcept(code.value, code.scheme, code.meaning)

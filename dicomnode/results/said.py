@@ -1,0 +1,191 @@
+"""What a model said, as far as all results need it: judged, and taken apart by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomnode import uid
+from dicomnode.bundle import Bundle, LabelMapOutput, MasksOutput, Segment
+from dicomnode.errors import Misconfigured, ModelFailed, UnsuitableSeries
+from dicomnode.prediction import (
+    Answer,
+    Boxes,
+    Classification,
+    DerivedImage,
+    HeatMap,
+    LabelMap,
+    Masks,
+    Numbers,
+    Points,
+    Prediction,
+    ProbabilityMap,
+)
+from dicomnode.volume import Volume
+
+#: Answers that a DICOM Segmentation holds.
+Segmented = LabelMap | Masks
+#: Answers that stand in the report alone.
+Reported = Boxes | Points | Classification | Numbers
+#: Answers that are shown in the picture of the job, and are not sent.
+Pictured = HeatMap | ProbabilityMap | DerivedImage
+
+#: keyword → why the inputs of a model may have only one value of it.
+_ONE_FOR_ALL_INPUTS = {
+    "PatientID": "mixed-patients",
+    "IssuerOfPatientID": "mixed-patients",
+    "PatientName": "mixed-patients",
+    "PatientBirthDate": "mixed-patients",
+    "StudyInstanceUID": "mixed-studies",
+    "AccessionNumber": "mixed-studies",
+    "FrameOfReferenceUID": "two-frames-of-reference",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbered:
+    """A segment of an output, with its number in the SEG (PS3.3 C.8.20.2: from 1, without gaps)."""
+
+    number: int
+    segment: Segment
+
+
+def numbered(model: Bundle, output: str) -> tuple[Numbered, ...]:
+    """The segments of an output in the manifest's order."""
+    spec = model.manifest.outputs[output]
+    if not isinstance(spec, LabelMapOutput | MasksOutput):
+        raise TypeError(f"an output of the kind {spec.kind} has no segments")
+    return tuple(Numbered(number=n, segment=s) for n, s in enumerate(spec.segments, start=1))
+
+
+def segmented(prediction: Prediction) -> tuple[Segmented, ...]:
+    """The answers that a SEG is made of, in order."""
+    return tuple(one for one in prediction.answers if isinstance(one, LabelMap | Masks))
+
+
+def reported(prediction: Prediction) -> tuple[Reported, ...]:
+    """The answers that stand in the report alone, in order."""
+    kinds = (Boxes, Points, Classification, Numbers)
+    return tuple(one for one in prediction.answers if isinstance(one, kinds))
+
+
+def mask(answer: Segmented, item: Numbered) -> NDArray[np.bool_]:
+    """Where one segment is: shape (slices, rows, columns)."""
+    if isinstance(answer, LabelMap):
+        found: NDArray[np.bool_] = answer.array == item.segment.label
+        return found
+    one: NDArray[np.bool_] = answer.array[item.number - 1]
+    return one
+
+
+def count(answer: Segmented, item: Numbered) -> int:
+    """How many voxels a segment has."""
+    return int(np.count_nonzero(mask(answer, item)))
+
+
+def pixels(model: Bundle, answer: Segmented) -> NDArray[Any]:
+    """The answer as highdicom takes it: numbers of segments, or one plane for each of them last."""
+    if isinstance(answer, Masks):
+        return np.moveaxis(answer.array, 0, -1)
+    items = numbered(model, answer.output)
+    table = np.zeros(max(item.segment.label for item in items) + 1, dtype=np.uint16)
+    for item in items:
+        table[item.segment.label] = item.number
+    return table[answer.array]
+
+
+def tracking_uid(key: str, output: str, label: int, *, frame: int | None = None) -> str:
+    """Tracking UID of a finding: the same in the SEG and in the report."""
+    place = () if frame is None else (f"frame {frame}",)
+    return uid.derived(key, "tracking", output, str(label), *place)
+
+
+def require_sound(prediction: Prediction, model: Bundle) -> None:
+    """Make sure that a model said what its manifest says it says, and nothing else.
+
+    Raises:
+        Misconfigured: The manifest's words cannot be written in every source's character set, or
+            there is no object for an answer yet.
+        ModelFailed: An output is missing or unknown, lies on another grid or has an unknown label.
+        UnsuitableSeries: The model was shown images that do not belong together.
+    """
+    _require_belonging(prediction)
+    manifest = model.manifest
+    # The source's character set stays as it is, and all that it is sure to have is ASCII.
+    if not manifest.model_dump_json(exclude={"intended_use"}).isascii():
+        raise Misconfigured("manifest-not-ascii", "The manifest's words may only use ASCII.")
+    given = list(dict.fromkeys(one.output for one in prediction.answers))
+    if sorted([*given, *prediction.silent]) != sorted(manifest.outputs):
+        raise ModelFailed(
+            "wrong-outputs",
+            f"The model gave {', '.join(given) or 'nothing'}; its manifest has the outputs"
+            f" {', '.join(manifest.outputs)}.",
+        )
+    for place, answer in enumerate(prediction.answers):
+        if _is_repeated(answer, prediction, place):
+            raise ModelFailed("wrong-outputs", f"The model gave {answer.output} more than once.")
+        _require_sound(answer, prediction, model)
+
+
+def _is_repeated(answer: Answer, prediction: Prediction, place: int) -> bool:
+    return any(
+        (one.output, one.frame) == (answer.output, answer.frame)
+        for one in prediction.answers[:place]
+    )
+
+
+def _require_belonging(prediction: Prediction) -> None:
+    first = prediction.subject.header
+    for other in prediction.also_shown:
+        for keyword, reason in _ONE_FOR_ALL_INPUTS.items():
+            if other.header.get(keyword) != first.get(keyword):
+                raise UnsuitableSeries(reason, f"{keyword} is not the same in all inputs.")
+
+
+def _require_sound(answer: Answer, prediction: Prediction, model: Bundle) -> None:
+    if isinstance(answer, Reported | Pictured):
+        return
+    if not isinstance(prediction.subject, Volume):
+        raise Misconfigured(
+            "no-object",
+            f"{answer.output}: there is no object for outlines on single images yet: leave this"
+            " output out of the manifest.",
+        )
+    shape = prediction.subject.array.shape
+    if answer.array.shape[-3:] != shape or answer.array.ndim != _axes(answer):
+        raise ModelFailed(
+            "wrong-grid", f"{answer.output} has the shape {answer.array.shape}, the image {shape}."
+        )
+    _require_known(answer, numbered(model, answer.output))
+
+
+def _require_known(answer: Segmented, items: tuple[Numbered, ...]) -> None:
+    """Make sure that the manifest says what each value of an answer means."""
+    if isinstance(answer, Masks):
+        if len(answer.array) != len(items) or answer.array.dtype != np.bool_:
+            raise ModelFailed("wrong-grid", f"{answer.output} has not one mask for each segment.")
+        return
+    if answer.array.dtype not in (np.uint8, np.uint16):
+        raise ModelFailed(
+            "wrong-type", f"{answer.output} is {answer.array.dtype}, not a label map."
+        )
+    known = {item.segment.label for item in items}
+    unknown = sorted(set(np.unique(answer.array).tolist()) - known - {0})
+    if unknown:
+        raise ModelFailed(
+            "unknown-label", f"{answer.output} has labels that its manifest has not: {unknown[:5]}."
+        )
+
+
+def _axes(answer: Segmented) -> int:
+    return 4 if isinstance(answer, Masks) else 3
+
+
+def silent(prediction: Prediction) -> Iterator[str]:
+    """Sentences about what could not be said."""
+    for output, why in prediction.silent.items():
+        yield f"{output}: {why}"

@@ -21,7 +21,7 @@ from dicomnode.archive import jobs, leases, moves
 from dicomnode.archive.leases import Task
 from dicomnode.config import Configuration
 from dicomnode.job import JobState
-from workers import deliver, predict
+from workers import deliver, limits, predict
 from workers.context import PerProcess
 from workers.dispatch import BrokerAway, Dispatcher, Duty
 from workers.inference import Models
@@ -36,6 +36,7 @@ _DELIVERY_LIMIT_S = 3600.0
 _VISIBILITY = 1.1
 # Importing torch and MONAI in a child takes seconds; Celery's own 4 s are for lighter children.
 _CHILD_START_S = 120.0
+_GIB = 1024**3
 _MEMORY = "memory://localhost//"
 _MEMORY_POLLING_S = 0.02
 
@@ -102,7 +103,13 @@ def run(configuration: Configuration, task: Task, surroundings: PerProcess) -> N
 def _declare(app: Celery, task: Task, surroundings: PerProcess) -> str:
     """Register this worker's one task; returns its name."""
     if task is Task.PREDICT:
-        models = Models(surroundings.worker.device)
+        asked = surroundings.worker.configuration.worker
+        budget = asked.model_memory_gib
+        models = Models(
+            surroundings.worker.device,
+            budget_bytes=None if budget is None else int(budget * _GIB),
+            cpu_when_full=asked.cpu_when_full,
+        )
 
         def work(row_id: str) -> None:
             with _killable():
@@ -151,6 +158,11 @@ def _connect_signals(task: Task, surroundings: PerProcess, dispatcher: Dispatche
 
     def on_child(**_: Any) -> None:
         if task is Task.PREDICT:
+            limits.cap(
+                device=surroundings.worker.device,
+                memory_gib=surroundings.worker.configuration.worker.memory_gib,
+                slots=surroundings.worker.configuration.worker.slots,
+            )
             Models.warm_up()
 
     def on_failure(exception: BaseException, args: Any, **_: Any) -> None:
@@ -184,13 +196,13 @@ def _killable() -> Iterator[None]:
 def _report_death(surroundings: PerProcess, job_id: str, exception: BaseException) -> None:
     """Say at once what a child can no longer say itself: past its limit, or dead."""
     context = surroundings.get()
-    limits = context.configuration.worker
+    asked = context.configuration.worker
     with context.database.write() as tx:
         job = jobs.job(tx, job_id)
         if job is None:
             return
         if isinstance(exception, TimeLimitExceeded):
-            detail = f"The model was stopped after {limits.timeout_s:g} s (worker.timeout_s)."
+            detail = f"The model was stopped after {asked.timeout_s:g} s (worker.timeout_s)."
             moves.end(
                 tx,
                 job_id,
@@ -201,6 +213,6 @@ def _report_death(surroundings: PerProcess, job_id: str, exception: BaseExceptio
                 owner=context.owner,
             )
         elif isinstance(exception, WorkerLostError):
-            left = limits.attempts - job.attempts
+            left = asked.attempts - job.attempts
             leases.release(tx, job_id, owner=context.owner, attempts_left=left, at=context.now())
     _log.error("worker child lost", job=job_id, error=type(exception).__name__)

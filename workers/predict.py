@@ -22,6 +22,7 @@ from dicomnode.archive.results import ResultFile
 from dicomnode.bundle import Bundle
 from dicomnode.errors import Failed, Misconfigured, NodeError, NotApplicable, RetryLater
 from dicomnode.job import JobState
+from dicomnode.prediction import Shown
 from dicomnode.volume import Volume
 from workers.context import Context
 from workers.inference import Models
@@ -49,6 +50,10 @@ class Stopwatch:
             yield
         finally:
             self.timings[stage] = round(time.perf_counter() - begin, 3)
+
+    def add(self, parts: Mapping[str, float]) -> None:
+        """What a stage was made of."""
+        self.timings |= {stage: round(seconds, 3) for stage, seconds in parts.items()}
 
 
 def predict(context: Context, models: Models, job_id: str) -> None:
@@ -93,7 +98,8 @@ def _run(context: Context, models: Models, job: Job, watch: Stopwatch) -> tuple[
     with watch.time("load"):
         inputs = _load(context, job, bundle)
     with watch.time("infer"):
-        prediction = model.predict(inputs)
+        prediction = models.predict(bundle, inputs)
+    watch.add(model.timings)
     with watch.time("build"):
         built = results.build(
             prediction,
@@ -154,8 +160,8 @@ def _bundle(context: Context, job: Job) -> Bundle:
     return bundle
 
 
-def _load(context: Context, job: Job, bundle: Bundle) -> Mapping[str, Volume]:
-    volumes: dict[str, Volume] = {}
+def _load(context: Context, job: Job, bundle: Bundle) -> Mapping[str, Shown]:
+    shown: dict[str, Shown] = {}
     for name, one in job.inputs.items():
         with context.database.read() as tx:
             paths = index.paths_of(tx, one.instances)
@@ -163,8 +169,19 @@ def _load(context: Context, job: Job, bundle: Bundle) -> Mapping[str, Volume]:
         if missing:
             raise RetryLater("not-indexed", f"{missing} instances of the job are not indexed yet.")
         files = [context.store.absolute(paths[uid]) for uid in one.instances]
-        volumes[name] = volume.load_input(files, contract=bundle.manifest.inputs[name])
-    return volumes
+        shown[name] = volume.load_input(files, contract=bundle.manifest.inputs[name])
+    return {name: _on_its_grid(name, shown, bundle) for name in shown}
+
+
+def _on_its_grid(name: str, shown: Mapping[str, Shown], bundle: Bundle) -> Shown:
+    """An input as the model takes it: on its own grid, or on that of another."""
+    one, onto = shown[name], bundle.manifest.inputs[name].on_grid_of
+    if onto is None:
+        return one
+    other = shown[onto]
+    if not isinstance(one, Volume) or not isinstance(other, Volume):
+        raise TypeError("only a volume lies on a grid")
+    return volume.resampled(one, onto=other)
 
 
 @contextmanager

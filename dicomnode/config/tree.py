@@ -169,6 +169,14 @@ class Worker(_Table):
     """Seconds without a sign of life after which a job goes back to pending."""
     attempts: Count = 3
     """Number of times that a job is begun before it is parked as failed."""
+    memory_gib: Positive | None = None
+    """Memory in GiB that one slot may take on the CPU; left out, four fifths of the machine's,
+    shared by the slots. A model that wants more ends its job, and not the worker."""
+    model_memory_gib: Positive | None = None
+    """Memory in GiB that models kept warm may hold on the device, for one slot; left out, half of
+    what is free when the first is loaded."""
+    cpu_when_full: bool = False
+    """Whether a model for which the GPU is too small may run on the CPU, slowly."""
 
 
 class Complete(_Table):

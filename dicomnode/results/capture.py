@@ -149,8 +149,7 @@ def _within(volume: Volume, low: Sequence[float], high: Sequence[float]) -> NDAr
     last = np.array(volume.array.shape) - 1
     first = np.clip(np.rint(placed.min(axis=0)), 0, last).astype(int)
     final = np.clip(np.rint(placed.max(axis=0)), 0, last).astype(int) + 1
-    a, b, c = (slice(low, high) for low, high in zip(first, final, strict=True))
-    mask[a, b, c] = True
+    mask[first[0] : final[0], first[1] : final[1], first[2] : final[2]] = True
     return mask
 
 
@@ -174,7 +173,7 @@ def _distance(candidate: int, chosen: Sequence[int]) -> int:
 
 def _field_of_view(layers: Sequence[_Layer], volume: Volume) -> _Box:
     """Rows and columns to show: all, or around what was found where that is small."""
-    found = np.zeros(volume.array.shape[1:], dtype=np.bool_)
+    found: NDArray[np.bool_] = np.zeros(volume.array.shape[1:], dtype=np.bool_)
     for layer in layers:
         found |= layer.mask.any(axis=0)
     whole = (slice(0, found.shape[0]), slice(0, found.shape[1]))

@@ -20,6 +20,7 @@ from pydicom import Dataset
 from dicomnode import bundle
 from dicomnode.bundle import Bundle
 from dicomnode.errors import Misconfigured, ModelFailed, RetryLater
+from dicomnode.prediction import LabelMap
 from dicomnode.volume import Volume
 from workers import device, inference
 
@@ -634,29 +635,142 @@ def test_compiled_files_beside_the_locked_source_are_not_believed(tmp_path: Path
     np.testing.assert_array_equal(said_by(model, shown), shown.array > 0)
 
 
+def unets(tmp_path: Path, names: str) -> list[Bundle]:
+    """Bundles of one size, each with weights of its own."""
+    config = configuration() | {"network_def": UNET}
+    return [
+        write_bundle(tmp_path / name, config=config, labels=(1, 2), weights=unet_weights(ord(name)))
+        for name in names
+    ]
+
+
+def room_for(count: float, one: Bundle) -> int:
+    """Bytes of so many models."""
+    held = inference.load_model(one, device="cpu").parameter_bytes
+    weights = (one.root / "models" / "model.pt").stat().st_size
+    assert held > 1000
+    return int((count - 1) * held + weights)
+
+
 def test_models_stay_warm_until_there_is_no_room(tmp_path: Path) -> None:
-    first, second = (
-        write_bundle(tmp_path / name, level=level) for name, level in (("a", 0), ("b", 1))
-    )
-    models = inference.Models("cpu", keep=1)
+    first, second = unets(tmp_path, "ab")
+    models = inference.Models("cpu", budget_bytes=room_for(1.5, first))
 
     warm = models.get(first)
     assert models.get(first) is warm
 
     assert models.get(second).bundle == second
+    assert models.digests == [second.digest]
     assert models.get(first) is not warm
 
 
 def test_the_least_recently_used_model_leaves_first(tmp_path: Path) -> None:
-    a, b, c = (write_bundle(tmp_path / name, level=ord(name)) for name in "abc")
-    models = inference.Models("cpu", keep=2)
+    a, b, c = unets(tmp_path, "abc")
+    models = inference.Models("cpu", budget_bytes=room_for(2.5, a))
     warm = {one.digest: models.get(one) for one in (a, b)}
     models.get(a)
 
     models.get(c)
 
+    assert models.digests == [a.digest, c.digest]
     assert models.get(a) is warm[a.digest]
     assert models.get(b) is not warm[b.digest]
+
+
+SLIDING = {"_target_": "SlidingWindowInferer", "roi_size": [8, 8, 8], "sw_batch_size": 8}
+#: A device that holds so many windows and no more.
+NARROW = (
+    "image if len(image) <= {most}"
+    ' else (_ for _ in ()).throw(torch.OutOfMemoryError("no room for " + str(len(image))))'
+)
+
+
+def windowed(root: Path, most: int) -> Bundle:
+    config = configuration()
+    config["inferer"] = dict(SLIDING)
+    whole = "(lambda image: torch.cat([-image, image], dim=1))(" + NARROW.format(most=most) + ")"
+    return write_bundle(root, config=config, forward=whole)
+
+
+def test_a_full_device_is_shown_fewer_windows_at_once(tmp_path: Path) -> None:
+    shown = volume()
+    narrow, wide = windowed(tmp_path / "narrow", 2), windowed(tmp_path / "wide", 8)
+    models = inference.Models("cpu")
+
+    (said,) = models.predict(narrow, {"image": shown}).answers
+    (expected,) = models.predict(wide, {"image": shown}).answers
+
+    assert isinstance(said, LabelMap)
+    assert isinstance(expected, LabelMap)
+    np.testing.assert_array_equal(said.array, expected.array)
+    assert models.get(narrow).window_batch == 8  # for the next study all is tried anew
+
+
+def test_a_device_that_is_too_small_for_one_window_ends_the_job_with_what_was_tried(
+    tmp_path: Path,
+) -> None:
+    model = windowed(tmp_path / "narrow", 0)
+    error = failure(lambda: inference.Models("cpu").predict(model, {"image": volume()}))
+    assert error.reason == "out-of-memory"
+    for tried in ("8 windows", "4 windows", "2 windows", "1 windows"):
+        assert tried in error.detail
+
+
+def test_what_does_not_fit_beside_others_is_tried_alone(tmp_path: Path) -> None:
+    first, second = unets(tmp_path, "ab")
+    models = inference.Models("cpu")
+    models.get(first)
+    narrow = windowed(tmp_path / "narrow", 4)
+
+    models.predict(narrow, {"image": volume()})
+
+    assert models.digests == [narrow.digest]
+    models.get(second)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_model_may_compute_in_another_precision_and_says_so(
+    tmp_path: Path, precision: Any
+) -> None:
+    (model,) = unets(tmp_path, "a")
+    loaded = inference.load_model(model, device="cpu")
+    settings = inference.Settings(precision=precision, channels_last=True)
+
+    plain = loaded.predict({"image": volume()})
+    fast = loaded.using(settings).predict({"image": volume()})
+    again = loaded.predict({"image": volume()})
+
+    assert (plain.computed, fast.computed) == ("float32", f"{precision}, channels last")
+    for one in (fast, again):
+        assert isinstance(one.answers[0], LabelMap)
+        assert isinstance(plain.answers[0], LabelMap)
+        agreeing = (one.answers[0].array == plain.answers[0].array).mean()
+        assert agreeing > (0.97 if one is fast else 0.99999)
+
+
+def test_what_was_tuned_elsewhere_is_not_used(tmp_path: Path) -> None:
+    from workers.inference import tuning
+
+    (model,) = unets(tmp_path, "a")
+    tuned = {
+        "digest": model.digest,
+        "device": "cpu",
+        "machine": tuning.machine("cpu"),
+        "precision": "bfloat16",
+        "channels_last": True,
+        "compile": False,
+        "window_batch": 4,
+    }
+    for changed, precision in (
+        ({}, "bfloat16"),
+        ({"machine": "another"}, "float32"),
+        ({"digest": "00"}, "float32"),
+        ({"device": "cuda:0"}, "float32"),
+        ({"precision": None}, "float32"),
+    ):
+        tuning.path(model).write_text(json.dumps(tuned | changed))
+        assert inference.Models("cpu").get(model).settings.precision == precision
+    assert bundle.verify(model.root) == model.digest  # tuning is no part of what the model is
 
 
 def test_the_parent_of_the_workers_stays_free_of_torch() -> None:

@@ -170,6 +170,8 @@ class Workflow:
         ):
             engine.data_loader = batches
             engine.state.epoch_length = len(batches)
+            # What an earlier run left when it failed: ignite would resume it, and do nothing.
+            engine._internal_run_generator = engine._dataloader_iter = None  # noqa: SLF001
             engine.run()
         end = time.perf_counter()
         split = forward[-1] if forward else end

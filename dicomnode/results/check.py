@@ -27,7 +27,6 @@ _ONE_FOR_ALL = (
     "PatientName",
     "PatientBirthDate",
     "StudyInstanceUID",
-    "AccessionNumber",
 )
 _SOP_CLASS: dict[Kind, str] = {"seg": SegmentationStorage, "sr": Comprehensive3DSRStorage}
 

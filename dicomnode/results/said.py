@@ -34,14 +34,14 @@ Reported = Boxes | Points | Classification | Numbers
 #: Answers that are shown in the picture of the job, and are not sent.
 Pictured = HeatMap | ProbabilityMap | DerivedImage
 
-#: keyword → why the inputs of a model may have only one value of it.
+#: keyword → why the inputs of a model may have only one value of it. Series of one study may well
+#: belong to several orders, each with its Accession Number: a result has that of its source.
 _ONE_FOR_ALL_INPUTS = {
     "PatientID": "mixed-patients",
     "IssuerOfPatientID": "mixed-patients",
     "PatientName": "mixed-patients",
     "PatientBirthDate": "mixed-patients",
     "StudyInstanceUID": "mixed-studies",
-    "AccessionNumber": "mixed-studies",
     "FrameOfReferenceUID": "two-frames-of-reference",
 }
 

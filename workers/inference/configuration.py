@@ -147,6 +147,8 @@ def read(root: Path, *, device: str, readers: Readers) -> Description:
     )
     for component in components:
         _take_over(component, readers)
+    for repeated in _repeated_inversions(components):
+        repeated.content["_disabled_"] = True
     if evaluator:
         _take_over_evaluator(parser, evaluator)
     parser.parse()
@@ -205,6 +207,22 @@ def _take_over(component: Component, readers: Readers) -> None:
     # A GPU that a component asks for by name may not be there; that it asks for the CPU is meant.
     if _CUDA in str(content.get("device", "")):
         content["device"] = "@device"
+
+
+def _repeated_inversions(components: list[Component]) -> Iterator[Component]:
+    """Inversions of what was inverted before.
+
+    They leave the voxels as they are, and put the place back that these had before the first one:
+    the answer would lie somewhere else.
+    """
+    seen: set[tuple[str, str]] = set()
+    for component in components:
+        if _INVERT.fullmatch(component.name):
+            content = component.content
+            inverted = str(content.get("keys")), str(content.get("transform")).lstrip("$")
+            if inverted in seen:
+                yield component
+            seen.add(inverted)
 
 
 def _evaluator(parser: ConfigParser, components: list[Component]) -> str:

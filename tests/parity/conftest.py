@@ -70,7 +70,7 @@ def reference(tmp_path: Path) -> Reference:
         done = subprocess.run(
             command, capture_output=True, text=True, cwd=root, env=environment, check=False
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 0, done.stderr[-9000:]
         return output
 
     return run

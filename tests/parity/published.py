@@ -177,8 +177,8 @@ def write(
     """Write the bundle, with the weights that its own network draws from a seed.
 
     Args:
-        save: `under`: the key that the weights are nested under; `spread`: what the last bias is
-            multiplied by, so that no class has it all.
+        save: `under`: the key that the weights are nested under; `gain`: of all of them; `last`:
+            biases that are `raised`, the last one most, so that something is found.
     """
     for folder in ("configs", "models", "scripts"):
         (root / folder).mkdir(parents=True)
@@ -194,7 +194,15 @@ def write(
     return bundle.load(root)
 
 
-def _draw_weights(root: Path, tree: Tree, *, under: str = "model", last: str = "") -> None:
+def _draw_weights(
+    root: Path,
+    tree: Tree,
+    *,
+    under: str = "model",
+    last: str = "",
+    gain: float = 1.5,
+    raised: float = 3.5,
+) -> None:
     import torch
     from monai.bundle.config_parser import ConfigParser
 
@@ -209,9 +217,9 @@ def _draw_weights(root: Path, tree: Tree, *, under: str = "model", last: str = "
     state = network.state_dict()
     for name, values in state.items():
         if values.is_floating_point() and values.ndim > 1:
-            values.mul_(1.5)  # beyond what starts a training: answers with some contrast
+            values.mul_(gain)  # beyond what starts a training: answers with some contrast
         if last and last in name:
-            values.add_(torch.linspace(2.5, 3.5, values.numel()).reshape(values.shape))
+            values.add_(torch.linspace(0, 1, values.numel()).reshape(values.shape) * raised)
     torch.save({under: state}, root / "models" / "model.pt")
 
 

@@ -1,4 +1,4 @@
-"""`python -m workers FILE`: dispatch and work."""
+"""`python -m workers FILE`: dispatch and work; `try` and `tune`: look at one bundle."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from dicomnode.config import Configuration
 from dicomnode.errors import Misconfigured, NodeError
 from dicomnode.network import tls
 from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
-from workers import app, device
+from workers import app, device, trial, tune
 from workers.context import PerProcess, Worker, bundles
 
 _log = log.get(__name__)
@@ -77,4 +78,9 @@ def _device(configuration: Configuration, task: Task) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    # The first word is a file, or one of these.
+    others: dict[str, Callable[..., None]] = {"try": trial.main, "tune": tune.main}
+    chosen = others.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if chosen is not None:
+        del sys.argv[1]
+    typer.run(chosen or main)

@@ -22,6 +22,7 @@ from dicomnode.archive.leases import Task
 from dicomnode.config import Configuration
 from dicomnode.job import JobState
 from workers import deliver, limits, predict
+from workers.ahead import Ahead
 from workers.context import PerProcess
 from workers.dispatch import BrokerAway, Dispatcher, Duty
 from workers.inference import Models
@@ -111,9 +112,11 @@ def _declare(app: Celery, task: Task, surroundings: PerProcess) -> str:
             cpu_when_full=asked.cpu_when_full,
         )
 
+        ahead = Ahead(predict.load)
+
         def work(row_id: str) -> None:
             with _killable():
-                predict.predict(surroundings.get(), models, row_id)
+                predict.predict(surroundings.get(), models, row_id, ahead=ahead)
 
     else:
 

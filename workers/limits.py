@@ -42,3 +42,11 @@ def total() -> int:
         return min(machine, int(_CGROUP_MAX.read_text(encoding="ascii")))
     except (OSError, ValueError):
         return machine
+
+
+def available() -> int:
+    """Bytes of the machine's memory that can be had now."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0

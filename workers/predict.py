@@ -24,6 +24,7 @@ from dicomnode.errors import Failed, Misconfigured, NodeError, NotApplicable, Re
 from dicomnode.job import JobState
 from dicomnode.prediction import Shown
 from dicomnode.volume import Volume
+from workers.ahead import Ahead
 from workers.context import Context
 from workers.inference import Models
 
@@ -56,11 +57,14 @@ class Stopwatch:
         self.timings |= {stage: round(seconds, 3) for stage, seconds in parts.items()}
 
 
-def predict(context: Context, models: Models, job_id: str) -> None:
+def predict(context: Context, models: Models, job_id: str, *, ahead: Ahead | None = None) -> None:
     """Run one job, if it is still pending: pending → predicting → delivering.
 
     Whatever happens, the row says it in the end: not applicable, failed with the reason, or
     pending again.
+
+    Args:
+        ahead: What was read for this job while another one computed, and reads for the next.
     """
     with context.database.write() as tx:
         job = moves.claim(
@@ -74,7 +78,7 @@ def predict(context: Context, models: Models, job_id: str) -> None:
         return
     watch = Stopwatch()
     try:
-        files = _run(context, models, job, watch)
+        files = _run(context, models, job, watch, ahead)
     except NotApplicable as error:
         _end(context, job, JobState.NOT_APPLICABLE, error, watch)
     except RetryLater as error:
@@ -91,12 +95,16 @@ def predict(context: Context, models: Models, job_id: str) -> None:
         _keep(context, job, files, watch)
 
 
-def _run(context: Context, models: Models, job: Job, watch: Stopwatch) -> tuple[ResultFile, ...]:
+def _run(
+    context: Context, models: Models, job: Job, watch: Stopwatch, ahead: Ahead | None
+) -> tuple[ResultFile, ...]:
     bundle = _bundle(context, job)
     with watch.time("model"):
         model = models.get(bundle)
     with watch.time("load"):
-        inputs = _load(context, job, bundle)
+        inputs = (ahead and ahead.take(context, job)) or load(context, job, bundle)
+    if ahead is not None:
+        ahead.look(context)
     with watch.time("infer"):
         prediction = models.predict(bundle, inputs)
     watch.add(model.timings)
@@ -160,7 +168,12 @@ def _bundle(context: Context, job: Job) -> Bundle:
     return bundle
 
 
-def _load(context: Context, job: Job, bundle: Bundle) -> Mapping[str, Shown]:
+def load(context: Context, job: Job, bundle: Bundle) -> Mapping[str, Shown]:
+    """Read the images of a job, for each input of its model.
+
+    Raises:
+        NotApplicable, UnsuitableSeries, RetryLater: As `volume.load_input`.
+    """
     shown: dict[str, Shown] = {}
     for name, one in job.inputs.items():
         with context.database.read() as tx:

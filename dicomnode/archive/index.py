@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, select, update
+from sqlalchemy import Column, Connection, Row, case, func, select, update
 
 from dicomnode.archive import tables
 from dicomnode.archive.arrival import End
@@ -262,16 +262,23 @@ def _instance(row: Row[Any], bases: Mapping[str, Mapping[str, HeaderValue]]) -> 
 
 def paths_of(tx: Connection, sop_instance_uids: Collection[str]) -> dict[str, str]:
     """SOP Instance UID → path relative to the data folder, for those that are indexed."""
-    columns = tables.instance.c
+    return _of_instances(tx, tables.instance.c.path, sop_instance_uids)
+
+
+def digests_of(tx: Connection, sop_instance_uids: Collection[str]) -> dict[str, str]:
+    """SOP Instance UID → SHA-256 of the stored file, for those that are indexed."""
+    return _of_instances(tx, tables.instance.c.digest, sop_instance_uids)
+
+
+def _of_instances(
+    tx: Connection, column: Column[str], sop_instance_uids: Collection[str]
+) -> dict[str, str]:
+    uid = tables.instance.c.sop_instance_uid
     wanted = list(sop_instance_uids)
     found: dict[str, str] = {}
     for start in range(0, len(wanted), _CHUNK):
-        rows = tx.execute(
-            select(columns.sop_instance_uid, columns.path).where(
-                columns.sop_instance_uid.in_(wanted[start : start + _CHUNK])
-            )
-        )
-        found.update({row.sop_instance_uid: row.path for row in rows})
+        rows = tx.execute(select(uid, column).where(uid.in_(wanted[start : start + _CHUNK])))
+        found.update({row[0]: row[1] for row in rows})
     return found
 
 

@@ -6,7 +6,7 @@ only a hint, sent again when nobody has taken the row up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -59,6 +59,28 @@ def due(tx: Connection, task: Task, *, at: float, resend_s: float, window: int) 
     ids = list(first_of_lane.values())[:free]
     _mark(tx, table, ids, at=at)
     return ids
+
+
+def next_up(tx: Connection, *, at: float, models: Iterable[str], position: int = 0) -> str | None:
+    """The id of the job that is predicted next, or `position` places after it; nothing is marked.
+
+    Args:
+        models: The models that the asking worker has.
+    """
+    columns = _TABLES[Task.PREDICT].c
+    waiting = (
+        select(columns.id)
+        .where(
+            columns.state == work.PENDING,
+            columns.not_before <= at,
+            columns.model.in_(tuple(models)),
+        )
+        .order_by(*_order(Task.PREDICT))
+        .offset(position)
+        .limit(1)
+    )
+    found: str | None = tx.scalar(waiting)
+    return found
 
 
 def anything_due(tx: Connection, task: Task, *, at: float, resend_s: float) -> bool:

@@ -131,28 +131,30 @@ class Bundle:
             yield from step.models
 
 
-def load(root: Path, *, manifest: Path | None = None) -> Bundle:
+def load(root: Path, *, manifest: Path | None = None, draft: bool = False) -> Bundle:
     """Read what stands beside a bundle. No file is hashed: that is `verify`.
 
     Args:
         root: The bundle's folder.
         manifest: The manifest's file where it lies outside of `root`.
+        draft: Whether a manifest may have entries that nobody has confirmed: for a trial alone.
 
     Raises:
         Misconfigured: `bundle-incomplete`, `manifest-faulty`, `manifest-draft`, `metadata-faulty`,
             `lock-missing` or `lock-faulty`; the sentence names the file and the key path.
     """
-    return _load(root, manifest, below=())
+    return _load(root, manifest, below=(), draft=draft)
 
 
-def _load(root: Path, manifest: Path | None, *, below: tuple[Path, ...]) -> Bundle:
+def _load(root: Path, manifest: Path | None, *, below: tuple[Path, ...], draft: bool) -> Bundle:
     path = manifest or root / MANIFEST_NAME
     if root.resolve() in below:
         raise Misconfigured("manifest-faulty", f"{path}: steps: the chain contains itself.")
     content = manifests.read(path)
     below = (*below, root.resolve())
     steps = {
-        name: _load((root / step.bundle), None, below=below) for name, step in content.steps.items()
+        name: _load((root / step.bundle), None, below=below, draft=draft)
+        for name, step in content.steps.items()
     }
     if steps:
         content = content.with_outputs(
@@ -166,6 +168,8 @@ def _load(root: Path, manifest: Path | None, *, below: tuple[Path, ...]) -> Bund
         manifest_path=manifest,
         steps=steps,
     )
+    if not draft:
+        _require_confirmed(loaded, path)
     _require_usable(loaded, path)
     return loaded
 
@@ -178,14 +182,17 @@ def identity(own: str, steps: Mapping[str, Bundle]) -> str:
     return hashlib.sha256(f"{own}\n{named}".encode()).hexdigest()
 
 
-def _require_usable(loaded: Bundle, path: Path) -> None:
-    """Make sure that the manifest is confirmed, and that its words fit into any image's results."""
+def _require_confirmed(loaded: Bundle, path: Path) -> None:
     if loaded.manifest.draft:
         raise Misconfigured(
             "manifest-draft",
             f"{path}: draft: to be confirmed: {lock.listed(loaded.manifest.draft)}. Look at each"
             " guess, correct it, take it out of `draft`, then run `dicomnode models lock`.",
         )
+
+
+def _require_usable(loaded: Bundle, path: Path) -> None:
+    """Make sure that the manifest's words can stand in the results of any image."""
     # The source's character set stays as it is, and all that it is sure to have is ASCII.
     if not loaded.manifest.model_dump_json(exclude={"intended_use"}).isascii():
         raise Misconfigured("manifest-faulty", f"{path}: only intended_use may go beyond ASCII.")

@@ -71,6 +71,11 @@ class Models:
         """What is in memory, the least recently used first."""
         return list(self._kept)
 
+    def used_bytes(self, bundle: Bundle) -> int:
+        """What a model in memory holds, and what its last run took beyond that."""
+        kept = self._kept[bundle.digest]
+        return kept.bytes + kept.peak_bytes
+
     def get(self, bundle: Bundle) -> Loaded:
         """The model of `bundle`, known by its digest: loaded now, or warm.
 

@@ -8,7 +8,7 @@ PINS   := deploy/constraints.txt
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench-ingest soak fuzz
+.PHONY: help install demo test check format bench-ingest bench-inference soak fuzz
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ format: install ## rewrite the code as the formatter and the safe fixes of the l
 
 bench-ingest: install ## measure receiving beside storescp, pynetdicom and Orthanc (an hour; ARGS=--quick for minutes)
 	$(BIN)/python tests/bench/ingest.py $(ARGS)
+
+bench-inference: install ## measure what the node adds to a model on a CT of 300 slices (ARGS=--quick for seconds)
+	$(BIN)/python tests/bench/inference.py $(ARGS)
 
 soak: install ## kill the receiver 200 times while senders send, and count what was lost (ARGS="--kills 20")
 	$(BIN)/python tests/soak/kills.py $(ARGS)

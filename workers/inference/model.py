@@ -18,6 +18,7 @@ from workers.inference.answers import About
 from workers.inference.network import Watched
 from workers.inference.scripts import Scripts
 from workers.inference.settings import AS_PUBLISHED, Settings
+from workers.inference.speed import SwiftArgmax
 from workers.inference.workflow import Said, Timings, Workflow
 
 _MAX_MESSAGE = 300  # characters of a foreign message
@@ -121,6 +122,7 @@ class LoadedModel:
             self.scripts.importable(),
             configuration.quiet(),
             watched.computing(self.settings, self.workflow.inferers),
+            SwiftArgmax(),
         ):
             yield
 

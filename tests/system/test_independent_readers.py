@@ -168,6 +168,7 @@ def test_dcmqi_reads_the_volumes_and_the_identifiers_of_the_report(
         assert group["measurementAlgorithmIdentification"] == {
             "AlgorithmName": answered.model.manifest.name,
             "AlgorithmVersion": answered.model.algorithm_version,
+            "AlgorithmParameters": ["float32"],
         }
     assert report["VerificationFlag"] == "UNVERIFIED"
 

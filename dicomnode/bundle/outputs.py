@@ -39,7 +39,7 @@ class Finding(Strict):
 class Segment(Finding):
     """One label of a label map, or one channel of masks."""
 
-    measure: tuple[Literal["volume", "area", "diameter", "mean"], ...] = ()
+    measure: tuple[Literal["volume"], ...] = ()
 
 
 class _Output(Strict):

@@ -54,7 +54,7 @@ class _Output:
 
     @property
     def measure(self) -> tuple[str, ...]:
-        return ("volume",) if self.shown == "volume" else ("area",)
+        return ("volume",) if self.shown == "volume" else ()
 
 
 def write(page: Page, description: Description) -> None:

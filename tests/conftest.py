@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import servers
+import torchvision_operators
 from certificates import Authority
 
 # A fixture is offered to every test by standing in this module.
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+
+torchvision_operators.define_when_imported()
 
 hypothesis.settings.register_profile("short", max_examples=25, deadline=None)
 hypothesis.settings.register_profile("long", max_examples=1000, deadline=None)

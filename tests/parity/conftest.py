@@ -8,41 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torchvision_operators
 from published import Reference
-
-#: Where torchvision was built for another torch, its operators are missing, and with them the
-#: import fails. What is needed here is written in Python.
-SHIM = """
-import importlib.abc
-import importlib.util
-import sys
-
-
-class _Define(importlib.abc.MetaPathFinder):
-    def find_spec(self, fullname, path, target=None):
-        if fullname == "torchvision._meta_registrations":
-            import torch
-
-            if not hasattr(torch.ops.torchvision, "nms"):
-                library = torch.library.Library("torchvision", "DEF")
-                boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-                library.define("nms" + boxes)
-                library.define("qnms" + boxes)
-                library.define(
-                    "roi_align(Tensor input, Tensor rois, float s, SymInt h, SymInt w, int r,"
-                    " bool a) -> Tensor"
-                )
-                sys.modules["_torchvision_library"] = library
-        return None
-
-
-sys.meta_path.insert(0, _Define())
-"""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def importable_torchvision() -> None:
-    exec(SHIM, {})
 
 
 @pytest.fixture
@@ -52,7 +19,7 @@ def reference(tmp_path: Path) -> Reference:
     def run(root: Path, dataset_dir: Path, *, words: str = "run", **overrides: str) -> Path:
         shim = tmp_path / "shim"
         shim.mkdir()
-        (shim / "sitecustomize.py").write_text(SHIM)
+        (shim / "sitecustomize.py").write_text(torchvision_operators.SOURCE)
         output = tmp_path / "reference"
         output.mkdir()
         given = {

@@ -395,5 +395,6 @@ def _new_job(study: Study, routed: routing.NewJob) -> revisions.NewJob:
             for name, series in routed.inputs.items()
         },
         send_to=routed.send_to,
+        notify=routed.notify,
         priority=routed.priority,
     )

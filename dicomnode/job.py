@@ -57,6 +57,14 @@ class DeliveryState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Purpose(StrEnum):
+    """What a delivery is there for."""
+
+    RESULTS = "results"
+    NOT_ANALYSED = "not-analysed"
+    REJECTION = "rejection"
+
+
 class Priority(StrEnum):
     """How urgent a rule's jobs are."""
 

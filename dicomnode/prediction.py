@@ -162,6 +162,21 @@ class DerivedImage(_Answer):
     array: NDArray[np.float32] = field(repr=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Registration(_Answer):
+    """Where another input lies in the space of the first.
+
+    Attributes:
+        moving: Which of `Prediction.also_shown`.
+        matrix: 4 by 4; maps patient coordinates (LPS, mm) of the moving input's frame of reference
+            to those of the subject's. Its linear part is a rotation ("RIGID"), or any
+            ("AFFINE": PS3.3 C.20.2).
+    """
+
+    moving: int
+    matrix: NDArray[np.float64]
+
+
 Answer = (
     LabelMap
     | Masks
@@ -172,6 +187,7 @@ Answer = (
     | Numbers
     | HeatMap
     | DerivedImage
+    | Registration
 )
 
 

@@ -26,11 +26,15 @@ from pydicom.uid import (
 from pydicom.valuerep import DSfloat
 
 from dicomnode import bundle, uid
+from dicomnode.profile import Profile
 
 Points = NDArray[np.float64]
 
 #: Where the middle of every volume lies (LPS, mm): far from 0, so that a sign error shows.
 CENTER = np.array([12.5, -33.25, 41.75])
+
+#: What a destination is sent that gets segmentations and the report, and nothing beside.
+PLAIN = Profile(capture=False, regions=False, maps=False, images=False)
 
 #: The names of the grids → direction cosines of rows and of columns, six digits as scanners write.
 ORIENTATIONS: dict[str, tuple[float, ...]] = {

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dicomnode import log, results, volume
+from dicomnode import profile as profiles
 from dicomnode.archive import index, jobs, moves
 from dicomnode.archive import results as kept_results
 from dicomnode.archive.jobs import Job
@@ -23,6 +24,7 @@ from dicomnode.bundle import Bundle
 from dicomnode.errors import Failed, Misconfigured, NodeError, NotApplicable, RetryLater
 from dicomnode.job import JobState
 from dicomnode.prediction import Shown
+from dicomnode.profile import Profile
 from dicomnode.volume import Volume
 from workers.ahead import Ahead
 from workers.context import Context
@@ -99,6 +101,7 @@ def _run(
     context: Context, models: Models, job: Job, watch: Stopwatch, ahead: Ahead | None
 ) -> tuple[ResultFile, ...]:
     bundle = _bundle(context, job)
+    asked = list({one.digest: one for one in _profiles(context, job).values()}.values())
     with watch.time("model"):
         model = models.get(bundle)
     with watch.time("load"):
@@ -114,12 +117,13 @@ def _run(
             bundle=bundle,
             key=job.key,
             created=_created(context, job),
-            predecessor=_predecessor(context, job),
+            profiles=asked,
+            predecessors=_predecessors(context, job),
         )
     with watch.time("check"), _folder(context, job) as folder:
         paths = results.write(built, folder)
-        results.check(paths, prediction=prediction, bundle=bundle, key=job.key)
-        picture = results.overlay(prediction, bundle=bundle)
+        results.check(paths, prediction=prediction, bundle=bundle, key=job.key, profiles=asked)
+        picture = results.picture(prediction, bundle=bundle)
         if picture is not None:
             picture.save(folder / OVERLAY)
         return tuple(_kept(job, *pair) for pair in zip(built, paths, strict=True))
@@ -137,17 +141,39 @@ def _created(context: Context, job: Job) -> datetime:
     ).astimezone()
 
 
-def _predecessor(context: Context, job: Job) -> results.Predecessor | None:
-    """The report that this job's takes the place of, where an earlier revision gave one."""
+def _profiles(context: Context, job: Job) -> dict[str, Profile]:
+    """Destination → what it is sent, as the configuration is now.
+
+    The delivery to one that is not in the configuration any more fails by that name.
+    """
+    peers = context.configuration.peers
+    return {
+        name: peers[name].gets if name in peers else profiles.NAMED["standard"]
+        for name in job.send_to
+    }
+
+
+def _shipments(context: Context, job: Job) -> dict[str, moves.Shipment]:
+    return {
+        name: moves.Shipment(profile=one.digest, superseded=one.superseded)
+        for name, one in _profiles(context, job).items()
+    }
+
+
+def _predecessors(context: Context, job: Job) -> dict[str, results.Predecessor]:
+    """Digest of a profile → the report that its new one takes the place of, where there is one."""
     with context.database.read() as tx:
-        report = kept_results.superseded_report(tx, job.id)
-    if report is None:
-        return None
-    return results.Predecessor(
-        study_instance_uid=job.study_instance_uid,
-        series_instance_uid=report.series_instance_uid,
-        sop_instance_uid=report.sop_instance_uid,
-    )
+        reports = kept_results.superseded_reports(tx, job.id)
+    found: dict[str, results.Predecessor] = {}
+    for destination, profile in _profiles(context, job).items():
+        if report := reports.get(destination):
+            predecessor = results.Predecessor(
+                study_instance_uid=job.study_instance_uid,
+                series_instance_uid=report.series_instance_uid,
+                sop_instance_uid=report.sop_instance_uid,
+            )
+            found.setdefault(profile.digest, predecessor)
+    return found
 
 
 def _bundle(context: Context, job: Job) -> Bundle:
@@ -233,6 +259,7 @@ def _kept(job: Job, result: results.Result, path: Path) -> ResultFile:
         series_instance_uid=str(result.dataset.SeriesInstanceUID),
         path=f"{kept_results.folder(job.id)}/{path.parent.name}/{path.name}",
         digest=digest,
+        profiles=result.part.profiles,
     )
 
 
@@ -246,6 +273,7 @@ def _keep(context: Context, job: Job, files: Sequence[ResultFile], watch: Stopwa
             at=context.now(),
             timings=watch.timings,
             device=context.device,
+            shipments=_shipments(context, job),
         )
     if not kept:
         shutil.rmtree((context.configuration.node.data_dir / files[0].path).parent)

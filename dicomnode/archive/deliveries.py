@@ -7,20 +7,28 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from dicomnode.archive import journal, moves, tables, work
+from dicomnode.archive import journal, moves, rejections, tables, work
 from dicomnode.archive.journal import Kind
-from dicomnode.job import DeliveryState, JobState
+from dicomnode.job import DeliveryState, JobState, Purpose
 
 _OPEN = (DeliveryState.PENDING, DeliveryState.SENDING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """The results of one job on their way to one destination."""
+    """What is on its way from one job to one destination.
+
+    Attributes:
+        profile: The digest of the destination's profile when its results were made; "" for all.
+        about: Of a rejection: the delivery that it takes back.
+    """
 
     id: str
     job: str
     destination: str
+    purpose: Purpose
+    profile: str
+    about: str | None
     state: DeliveryState
     reason: str
     detail: str
@@ -109,7 +117,10 @@ def confirm(tx: Connection, delivery: Delivery, *, owner: str, at: float) -> boo
     moved = _move(
         tx, delivery, DeliveryState.CONFIRMED, owner=owner, at=at, ended_at=at, reason="", detail=""
     )
-    return moved and _settle_job(tx, delivery.job, at=at)
+    settled = moved and _settle_job(tx, delivery, at=at)
+    if moved:
+        rejections.ask_after(tx, delivery.job, at=at)
+    return settled
 
 
 def fail(
@@ -127,7 +138,7 @@ def fail(
         reason=reason,
         detail=detail,
     )
-    return moved and _settle_job(tx, delivery.job, at=at)
+    return moved and _settle_job(tx, delivery, at=at)
 
 
 def _lock_job(tx: Connection, delivery: Delivery) -> None:
@@ -188,9 +199,12 @@ def _move(
     return True
 
 
-def _settle_job(tx: Connection, job_id: str, *, at: float) -> bool:
-    """End the job once none of its deliveries is open."""
-    every = of_job(tx, job_id)
+def _settle_job(tx: Connection, delivery: Delivery, *, at: float) -> bool:
+    """End the job once none of the deliveries of its results is open."""
+    if delivery.purpose is not Purpose.RESULTS:
+        return True
+    job_id = delivery.job
+    every = [one for one in of_job(tx, job_id) if one.purpose is Purpose.RESULTS]
     if any(one.state in _OPEN for one in every):
         return True
     failed = [one for one in every if one.state is DeliveryState.FAILED]
@@ -211,6 +225,9 @@ def _delivery(row: Row[Any]) -> Delivery:
         id=row.id,
         job=row.job,
         destination=row.destination,
+        purpose=Purpose(row.purpose),
+        profile=row.profile,
+        about=row.about,
         state=DeliveryState(row.state),
         reason=row.reason,
         detail=row.detail,

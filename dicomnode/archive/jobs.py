@@ -36,6 +36,7 @@ class Job:
     model_digest: str
     inputs: Mapping[str, JobInput] = field(repr=False)
     send_to: tuple[str, ...]
+    notify: Mapping[str, str]
     state: JobState
     reason: str
     detail: str
@@ -89,6 +90,7 @@ def _job(row: Row[Any]) -> Job:
             for name, one in row.inputs.items()
         },
         send_to=tuple(row.send_to),
+        notify=dict(row.notify),
         state=JobState(row.state),
         reason=row.reason,
         detail=row.detail,

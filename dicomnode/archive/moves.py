@@ -9,14 +9,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, or_, select, update
 
-from dicomnode.archive import jobs, journal, results, tables, work
+from dicomnode.archive import jobs, journal, rejections, results, tables, work
 from dicomnode.archive.journal import Kind
 from dicomnode.archive.results import ResultFile
-from dicomnode.job import MOVES, DeliveryState, JobState
+from dicomnode.job import MOVES, DeliveryState, JobState, Purpose
+
+_WITHOUT_ANSWER = frozenset({JobState.NOT_APPLICABLE, JobState.FAILED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipment:
+    """What a destination is to get of a job's results.
+
+    Attributes:
+        profile: The digest of its profile.
+        superseded: "keep" or "reject": what becomes of them once a newer answer is delivered.
+    """
+
+    profile: str = ""
+    superseded: str = "keep"
 
 
 def move(
@@ -40,6 +56,9 @@ def move(
     moved = tx.execute(
         update(tables.job).where(*where).values({"state": after} | work.LET_GO | values)
     )
+    if moved.rowcount and after in _WITHOUT_ANSWER and JobState.DELIVERING not in before:
+        _ask_for_notices(tx, job_id, at=at)
+        rejections.ask_after(tx, job_id, at=at)
     if moved.rowcount:
         told = {key: values.get(key, "") for key in ("reason", "detail")}
         _journal(tx, job_id, after, at=at, **told)
@@ -149,8 +168,12 @@ def predicted(
     at: float,
     timings: Mapping[str, float],
     device: str,
+    shipments: Mapping[str, Shipment] | None = None,
 ) -> bool:
     """Record checked results and ask for their delivery: predicting → delivering.
+
+    Args:
+        shipments: Destination → what it gets; one that is not named gets everything.
 
     Returns:
         Whether `owner` still held the job; otherwise nothing changes.
@@ -170,22 +193,65 @@ def predicted(
         return False
     results.record(tx, job_id, kept)
     for destination in found.send_to:
-        _ask_for_delivery(tx, job_id, destination, at=at)
+        shipment = (shipments or {}).get(destination, Shipment())
+        _ask_for_delivery(tx, job_id, destination, Purpose.RESULTS, shipment, at=at)
     return True
 
 
-def _ask_for_delivery(tx: Connection, job_id: str, destination: str, *, at: float) -> None:
-    delivery_id = hashlib.sha256(f"{job_id}\x1f{destination}".encode()).hexdigest()[:32]
-    tx.execute(tables.delivery.delete().where(tables.delivery.c.id == delivery_id))
+def _ask_for_notices(tx: Connection, job_id: str, *, at: float) -> None:
+    """Let the destinations that want to know hear that there is no answer, and why."""
+    found = jobs.job(tx, job_id)
+    for destination, superseded in (found.notify if found else {}).items():
+        shipment = Shipment(superseded=superseded)
+        _ask_for_delivery(tx, job_id, destination, Purpose.NOT_ANALYSED, shipment, at=at)
+
+
+def forget_notices(tx: Connection, job_id: str) -> None:
+    """Take back what was to be said of a job that is run once more and has not been said yet."""
+    delivery = tables.delivery.c
+    tx.execute(
+        tables.delivery.delete().where(
+            delivery.job == job_id,
+            delivery.purpose == Purpose.NOT_ANALYSED,
+            delivery.state.in_((DeliveryState.PENDING, DeliveryState.FAILED)),
+        )
+    )
+
+
+def _ask_for_delivery(
+    tx: Connection,
+    job_id: str,
+    destination: str,
+    purpose: Purpose,
+    shipment: Shipment,
+    *,
+    at: float,
+) -> None:
+    delivery_id = _delivery_id(job_id, destination, purpose)
+    delivery = tables.delivery.c
+    # One that takes an earlier delivery of the same back says nothing of this one.
+    tx.execute(
+        tables.delivery.delete().where(
+            or_(delivery.id == delivery_id, delivery.about == delivery_id)
+        )
+    )
     tx.execute(
         tables.delivery.insert().values(
             id=delivery_id,
             job=job_id,
             destination=destination,
+            purpose=purpose,
+            profile=shipment.profile,
+            superseded=shipment.superseded,
             state=DeliveryState.PENDING,
             created_at=at,
         )
     )
+
+
+def _delivery_id(job_id: str, destination: str, purpose: Purpose) -> str:
+    named = (job_id, destination) if purpose is Purpose.RESULTS else (job_id, destination, purpose)
+    return hashlib.sha256("\x1f".join(named).encode()).hexdigest()[:32]
 
 
 def finish_delivering(

@@ -192,6 +192,10 @@ def conclude(tx: Connection, removal: Removal, *, at: float) -> bool:
         tx.execute(table.delete().where(table.c.study_instance_uid == uid))
     jobs = select(tables.job.c.id).where(tables.job.c.study_instance_uid == uid)
     tx.execute(update(tables.result).where(tables.result.c.job.in_(jobs)).values(path=""))
+    deliveries = select(tables.delivery.c.id).where(tables.delivery.c.job.in_(jobs))
+    tx.execute(
+        update(tables.notice).where(tables.notice.c.delivery.in_(deliveries)).values(path="")
+    )
     journal.write(
         tx,
         Kind.FILES_REMOVED,

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from dicomnode.archive import confirmations, index, jobs, journal, moves, tables, work
+from dicomnode.archive import (
+    confirmations,
+    index,
+    jobs,
+    journal,
+    moves,
+    rejections,
+    tables,
+    work,
+)
 from dicomnode.archive.jobs import JobInput
 from dicomnode.archive.journal import Kind
-from dicomnode.job import MOVES, DeliveryState, JobState, Priority
+from dicomnode.job import MOVES, DeliveryState, JobState, Priority, Purpose
 
 _URGENCY = {Priority.STAT: 0, Priority.ROUTINE: 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """A job as routing asks for it."""
+    """A job as routing asks for it.
+
+    Attributes:
+        notify: Destination that is told why there is no answer → "keep" or "reject": what becomes
+            of that once there is one.
+    """
 
     key: str
     study_instance_uid: str
@@ -30,6 +44,7 @@ class NewJob:
     inputs: Mapping[str, JobInput]
     send_to: tuple[str, ...]
     priority: Priority
+    notify: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -63,6 +78,7 @@ def _revive(tx: Connection, new: NewJob, *, at: float) -> None:
         {JobState.SUPERSEDED},
         JobState.PENDING,
         at=at,
+        key=rejections.withdraw(tx, new.id, key=new.key),
         revision=new.revision,
         attempts=0,
         superseded_by=None,
@@ -87,6 +103,7 @@ def _insert(tx: Connection, new: NewJob, *, at: float) -> None:
                 for name, one in new.inputs.items()
             },
             send_to=list(new.send_to),
+            notify=dict(new.notify),
             urgency=_URGENCY[new.priority],
             timings={},
             state=JobState.PENDING,
@@ -127,9 +144,14 @@ def _supersede(tx: Connection, older: jobs.Job, *, by: str, at: float) -> None:
     delivery = tables.delivery.c
     tx.execute(
         update(tables.delivery)
-        .where(delivery.job == older.id, delivery.state == DeliveryState.PENDING)
+        .where(
+            delivery.job == older.id,
+            delivery.state == DeliveryState.PENDING,
+            delivery.purpose != Purpose.REJECTION,
+        )
         .values({"state": DeliveryState.CANCELLED, "ended_at": at} | work.LET_GO)
     )
+    rejections.ask(tx, older.id, at=at)
 
 
 def retry(tx: Connection, study_instance_uid: str, *, at: float) -> list[str]:
@@ -146,6 +168,7 @@ def retry(tx: Connection, study_instance_uid: str, *, at: float) -> list[str]:
             "reason": "", "detail": "", "ended_at": None, "attempts": 0, "not_before": at
         }  # fmt: skip
         refused = _refused_deliveries(tx, one.id)
+        moves.forget_notices(tx, one.id)
         state = JobState.DELIVERING if refused else JobState.PENDING
         moves.move(tx, one.id, {JobState.FAILED}, state, at=at, **values)
         confirmations.forget(tx, refused)
@@ -162,7 +185,9 @@ def _refused_deliveries(tx: Connection, job_id: str) -> list[str]:
     return list(
         tx.scalars(
             select(delivery.id).where(
-                delivery.job == job_id, delivery.state == DeliveryState.FAILED
+                delivery.job == job_id,
+                delivery.state == DeliveryState.FAILED,
+                delivery.purpose == Purpose.RESULTS,
             )
         )
     )

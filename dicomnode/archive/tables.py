@@ -131,6 +131,8 @@ job = Table(
     # input name → {"series": [uid, …], "instances": [uid, …]}: exactly what the key was made of
     Column("inputs", JSON, nullable=False),
     Column("send_to", JSON, nullable=False),
+    # destination that is told why there is no answer → what becomes of that once there is one
+    Column("notify", JSON, nullable=False, server_default="{}"),
     Column("urgency", Integer, nullable=False),  # 0 is taken first
     Column("timings", JSON, nullable=False),  # stage → seconds
     Column("device", String(32), nullable=False, default=""),
@@ -146,9 +148,11 @@ result = Table(
     Column("position", Integer, primary_key=True),  # the order in which they are sent
     Column("kind", String(16), nullable=False),
     Column("sop_instance_uid", _UID, nullable=False),
-    Column("series_instance_uid", _UID, nullable=False),
+    Column("series_instance_uid", _UID, nullable=False, index=True),
     Column("path", String(256), nullable=False),  # relative to the data folder
     Column("digest", String(64), nullable=False),
+    # the digests of the profiles that it is sent for; none: for all
+    Column("profiles", JSON, nullable=False, server_default="[]"),
 )
 
 delivery = Table(
@@ -157,7 +161,26 @@ delivery = Table(
     Column("id", String(32), primary_key=True),
     Column("job", String(32), ForeignKey("job.id"), nullable=False, index=True),
     Column("destination", String(64), nullable=False),
+    # results | not-analysed | rejection
+    Column("purpose", String(16), nullable=False, server_default="results"),
+    Column("profile", String(16), nullable=False, server_default=""),  # of the destination then
+    # keep | reject: what becomes of what is delivered once a newer answer is
+    Column("superseded", String(16), nullable=False, server_default="keep"),
+    Column("about", String(32)),  # of a rejection: the delivery that it takes back
     *_work_columns(),
+)
+
+# The one object of a delivery that is no result: that there is none and why, or that one is
+# rejected. It is made when it is sent.
+notice = Table(
+    "notice",
+    metadata,
+    Column("delivery", String(32), ForeignKey("delivery.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("sop_instance_uid", _UID, nullable=False),
+    Column("series_instance_uid", _UID, nullable=False, index=True),
+    Column("path", String(256), nullable=False),  # relative to the data folder
+    Column("digest", String(64), nullable=False),
 )
 
 # What peers asked of us: whether we keep their objects safe (PS3.4 Annex J).

@@ -41,6 +41,7 @@ from dicomnode.bundle.outputs import (
     PointsOutput,
     ProbabilityMapOutput,
     Quantity,
+    RegistrationOutput,
     Segment,
 )
 from dicomnode.bundle.terms import Code, Range
@@ -76,6 +77,7 @@ __all__ = [
     "Quantity",
     "Range",
     "Region",
+    "RegistrationOutput",
     "Segment",
     "Step",
     "Values",

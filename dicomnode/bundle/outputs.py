@@ -37,9 +37,14 @@ class Finding(Strict):
 
 
 class Segment(Finding):
-    """One label of a label map, or one channel of masks."""
+    """One label of a label map, or one channel of masks.
 
-    measure: tuple[Literal["volume"], ...] = ()
+    Attributes:
+        measure: The volume of a segment of a volume; the area of one of a single image, where the
+            image says how large its pixels are.
+    """
+
+    measure: tuple[Literal["volume", "area"], ...] = ()
 
 
 class _Output(Strict):
@@ -251,6 +256,22 @@ class ImageOutput(_Output):
     unit: Code | None = None
 
 
+class RegistrationOutput(_Output):
+    """Where another input lies in the space of the first: a matrix of 4 by 4.
+
+    Attributes:
+        moving: The input that is brought into the space of the first.
+        coordinates: Of the matrix: patient coordinates as DICOM has them, or as NIfTI has them.
+        direction: Whether it maps the moving input's coordinates to the first's, or the other way
+            round, as resampling wants it.
+    """
+
+    kind: Literal["registration"]
+    moving: Name
+    coordinates: Literal["lps", "ras"]
+    direction: Literal["moving_to_fixed", "fixed_to_moving"] = "moving_to_fixed"
+
+
 Output = Annotated[
     LabelMapOutput
     | MasksOutput
@@ -260,7 +281,8 @@ Output = Annotated[
     | ClassificationOutput
     | NumbersOutput
     | HeatMapOutput
-    | ImageOutput,
+    | ImageOutput
+    | RegistrationOutput,
     Field(discriminator="kind"),
 ]
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from dicomnode import profile as profiles
 from dicomnode.config import url
 from dicomnode.config.values import (
     AETitle,
@@ -227,6 +228,40 @@ class Endpoint(_Table):
     """TCP port; left out, that of the peer."""
 
 
+class Results(_Table):
+    """What a peer is sent of an answer, as far as its profile does not say it already."""
+
+    segmentation: profiles.Segmentation | None = None
+    """How masks are encoded: binary, labelmap, fractional, or none. Masks that overlap are binary
+    where labelmap is asked for; probability maps are segmentations only where fractional is."""
+    maps: bool | None = None
+    """Whether heat maps and probability maps are sent as parametric maps."""
+    images: bool | None = None
+    """Whether images that a model made of the images are sent."""
+    registrations: bool | None = None
+    """Whether registrations are sent."""
+    capture: bool | None = None
+    """Whether a picture for people is sent, as a secondary capture."""
+    regions: bool | None = None
+    """Whether a report is sent that viewers draw contours, boxes and points from."""
+    coordinates: profiles.Coordinates | None = None
+    """Where those lie: on the image (SCOORD), or in the patient (SCOORD3D)."""
+    presentation: bool | None = None
+    """Whether presentation states are sent that draw the same."""
+    key_images: bool | None = None
+    """Whether a selection of the key images is sent."""
+    report: bool | None = None
+    """Whether the report of everything that was found is sent."""
+    title: profiles.Title | None = None
+    """Title of that report: imaging or oncology (measurement report); viewers choose by it how they
+    show it."""
+    not_analysed: bool | None = None
+    """Whether a short report is sent for a study that was routed and not analysed, to say why."""
+    superseded: profiles.Superseded | None = None
+    """What becomes of an answer that a newer one takes the place of: keep (the newer one names it),
+    or reject (the peer is also sent a key object selection that rejects it, IHE IOCM)."""
+
+
 class Peer(_Table):
     """Another application entity: it sends to the node, gets its results, or both."""
 
@@ -249,9 +284,19 @@ class Peer(_Table):
     `listen.max_associations_per_peer`."""
     query: Endpoint | None = None
     """Where it answers C-FIND, as far as that is elsewhere."""
+    profile: profiles.Name = "standard"
+    """What it is sent of an answer, by a name: standard, ohif, weasis, slicer or captures-only."""
+    results: Results | None = None
+    """The same key by key, where the profile chooses otherwise."""
     commitment: Endpoint | None = None
     """Where it answers and hears of Storage Commitment, as far as that is elsewhere. It may also
     associate with the node from there, under that AE title, to answer."""
+
+    @property
+    def gets(self) -> profiles.Profile:
+        """What it is sent of an answer."""
+        named = profiles.NAMED[self.profile]
+        return named.with_choices(self.results.model_dump()) if self.results else named
 
     @property
     def ae_title(self) -> str:

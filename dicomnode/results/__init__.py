@@ -1,25 +1,41 @@
-"""`Prediction` → DICOM objects that answer: built, written, read again and checked.
+"""`Prediction` → DICOM objects that answer: planned, built, written, read again and checked.
 
-The SEG first and the SR last: a report that names a SEG never arrives before it.
+=============  ==============================================================================
+`plan`         prediction and the destinations' profiles → which objects there will be (`part`)
+`said`         what the model said, judged, and what all objects need of it
+`findings`     what stands in the report, and `regions` what can be drawn, as plain values
+`writing`      one module for each kind of object
+`checking`     the same for reading them again, with nothing of what wrote them
+`drawing`      pictures, for people
+=============  ==============================================================================
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from PIL import Image
-
-from dicomnode.bundle import Bundle, Code
+from dicomnode.bundle import Bundle
 from dicomnode.prediction import Prediction
-from dicomnode.results import capture, gallery, report, said, segmentation
-from dicomnode.results.check import check
+from dicomnode.profile import Profile
+from dicomnode.results import plan, said, writing
+from dicomnode.results.checking import check
 from dicomnode.results.common import Predecessor, Result, Run
-from dicomnode.volume import Images, Volume
+from dicomnode.results.drawing import picture
+from dicomnode.results.part import Kind, Part
 
-__all__ = ["Predecessor", "Result", "build", "check", "overlay", "write"]
+__all__ = [
+    "Kind",
+    "Part",
+    "Predecessor",
+    "Result",
+    "build",
+    "check",
+    "picture",
+    "write",
+]
 
 
 def build(
@@ -28,18 +44,21 @@ def build(
     bundle: Bundle,
     key: str,
     created: datetime,
-    predecessor: Predecessor | None = None,
-    title: Code = report.IMAGING_MEASUREMENT_REPORT,
+    profiles: Sequence[Profile],
+    predecessors: Mapping[str, Predecessor] | None = None,
 ) -> tuple[Result, ...]:
-    """Make the SEG of each answer, and the report of all. The same call gives the same bytes.
+    """Make every object that destinations of some profiles get, in the order of sending.
+
+    The same call gives the same bytes, and an object that two profiles share is made once.
 
     Args:
         prediction: What the model said.
         bundle: The model.
         key: The idempotency key (`job.result_key`): every UID is derived from it.
         created: When the model ran; zone-aware.
-        predecessor: The report of an earlier run that this one takes the place of.
-        title: The report's title (CID 7021).
+        profiles: Those of the destinations.
+        predecessors: Digest of a profile → the report of an earlier run that its new one takes the
+            place of.
 
     Raises:
         ModelFailed: The model did not say what its manifest says that it says.
@@ -49,34 +68,27 @@ def build(
     if created.tzinfo is None:
         raise ValueError("`created` must be zone-aware")
     said.require_sound(prediction, bundle)
-    run = Run(prediction=prediction, bundle=bundle, key=key, created=created)
-    segmentations = [segmentation.build(run, answer) for answer in said.segmented(prediction)]
-    document = report.build(run, segmentations, predecessor=predecessor, title=title)
-    return (
-        *(Result(kind="seg", dataset=dataset) for dataset in segmentations),
-        Result(kind="sr", dataset=document),
+    run = Run(
+        prediction=prediction,
+        bundle=bundle,
+        key=key,
+        created=created,
+        predecessors=dict(predecessors or {}),
     )
-
-
-def overlay(prediction: Prediction, *, bundle: Bundle) -> Image.Image | None:
-    """A picture of the answer, for people; `None` of a slide, which is no picture."""
-    if isinstance(prediction.subject, Volume):
-        return capture.overlay(prediction, bundle=bundle)
-    if isinstance(prediction.subject, Images):
-        return gallery.overlay(prediction, bundle=bundle)
-    return None
+    return writing.write(run, plan.of(prediction, bundle, profiles), profiles)
 
 
 def write(results: Iterable[Result], folder: Path) -> tuple[Path, ...]:
     """Write results durably: each file is whole on disk, or not there, after a power cut.
 
-    The files are `seg.dcm` (`seg-2.dcm` and so on for more) and `sr.dcm`.
+    The files are called by their kind: `seg.dcm` (`seg-2.dcm` and so on for more), `sr.dcm`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
+    counts: dict[Kind, int] = {}
     for result in results:
-        before = sum(path.name.startswith(result.kind) for path in paths)
-        name = f"{result.kind}-{before + 1}.dcm" if before else f"{result.kind}.dcm"
+        count = counts[result.kind] = counts.get(result.kind, 0) + 1
+        name = f"{result.kind}-{count}.dcm" if count > 1 else f"{result.kind}.dcm"
         paths.append(folder / name)
         _write_durably(paths[-1], result.encoded())
     _sync_folder(folder)

@@ -6,14 +6,14 @@ Nothing here is left to chance or to the clock: the same run gives the same byte
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
-from typing import Literal
 
 from pydicom import Dataset
-from pydicom.uid import UID
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from dicomnode import __version__, bundle, uid
@@ -21,6 +21,7 @@ from dicomnode.archive.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VER
 from dicomnode.bundle import Bundle, Code
 from dicomnode.errors import UnsuitableSeries
 from dicomnode.prediction import Prediction
+from dicomnode.results.part import Kind, Part
 
 #: What says whose a result is, copied verbatim from the source: the modules Patient (PS3.3
 #: C.7.1.1), Clinical Trial Subject (C.7.1.3), General Study (C.7.2.1), Patient Study (C.7.2.2) and
@@ -97,9 +98,9 @@ _NEVER_ABSENT = (
     "ReferringPhysicianName",
 )
 
-#: Series Number: a fixed high block, so that the results stand below the images.
-SERIES_NUMBER: dict[Kind, int] = {"seg": 9001, "sr": 9002}
-
+#: Objects whose series has no body part: documents, presentation states and registrations
+#: (PS3.3 C.17.1, C.17.6.1, C.11.9, C.20.1).
+_BODILESS = frozenset({"sr", "regions", "notice", "key-images", "rejection", "registration"})
 
 NODE = "dicomnode"
 #: The device that observes in a report (PS3.16 TID 1004).
@@ -124,8 +125,7 @@ _ACQUIRED_BY = (
 _UNDECODABLE = "\N{REPLACEMENT CHARACTER}"  # what pydicom puts for a byte that it cannot read
 
 _VOLUME_DECIMALS = 6  # of a millilitre: a thousandth of a cubic millimetre
-
-Kind = Literal["seg", "sr"]
+_AREA_DECIMALS = 3  # of a square millimetre
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +133,16 @@ class Result:
     """One object that answers, ready to be written.
 
     Attributes:
-        kind: "seg" or "sr".
+        part: What it is.
     """
 
-    kind: Kind
+    part: Part
     dataset: Dataset
+
+    @property
+    def kind(self) -> Kind:
+        """What it is, in a word."""
+        return self.part.kind
 
     def encoded(self) -> bytes:
         """The file in the format of PS3.10: the same result gives the same bytes."""
@@ -162,12 +167,14 @@ class Run:
     Attributes:
         key: The idempotency key: the same key gives the same UIDs.
         created: When the model ran; zone-aware.
+        predecessors: Digest of a profile → the report that its new one takes the place of.
     """
 
     prediction: Prediction
     bundle: Bundle
     key: str
     created: datetime
+    predecessors: Mapping[str, Predecessor] = field(default_factory=dict)
 
     @property
     def header(self) -> Dataset:
@@ -184,16 +191,6 @@ class Run:
         return self.created.astimezone(zone)
 
 
-def series_uid(key: str, kind: Kind, output: str = "") -> str:
-    """Series Instance UID of a result."""
-    return uid.derived(key, kind, output, "series")
-
-
-def instance_uid(key: str, kind: Kind, output: str = "") -> str:
-    """SOP Instance UID of a result."""
-    return uid.derived(key, kind, output, "instance")
-
-
 def device_uid(model: Bundle) -> str:
     """Device UID of the algorithm: another weight is another device (IHE AI Results 6.5.3.1)."""
     return uid.derived("algorithm", model.digest)
@@ -202,6 +199,11 @@ def device_uid(model: Bundle) -> str:
 def volume_ml(voxels: int, *, voxel_mm3: float) -> float:
     """The volume of `voxels` voxels in millilitres."""
     return round(voxels * voxel_mm3 / 1000, _VOLUME_DECIMALS)
+
+
+def area_mm2(pixels: int, *, pixel_spacing: tuple[float, float]) -> float:
+    """The area of `pixels` pixels in square millimetres."""
+    return round(pixels * pixel_spacing[0] * pixel_spacing[1], _AREA_DECIMALS)
 
 
 def code_item(code: bundle.Code) -> Dataset:
@@ -218,13 +220,35 @@ def decimal(value: float) -> DSfloat:
     return DSfloat(value, auto_format=True)
 
 
-def complete(dataset: Dataset, run: Run, *, kind: Kind) -> None:
-    """Say in a result whose it is, which series it is in, what made it, and when."""
+def new(sop_class_uid: str, *, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> Dataset:
+    """An object that says nothing yet but what it is."""
+    dataset = Dataset()
+    dataset.SOPClassUID = UID(sop_class_uid)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    return dataset
+
+
+def has_body(kind: Kind) -> bool:
+    """Whether an object of this kind says which part of the body it shows."""
+    return kind not in _BODILESS
+
+
+def complete(dataset: Dataset, run: Run, part: Part, *, number: int = 1) -> None:
+    """Say in a result whose it is, which series it is in, what made it, and when.
+
+    Args:
+        number: Of a series of several objects: which.
+    """
     _copy(IDENTITY, run.header, dataset)
-    if kind == "seg":  # the series of a report has no body part (PS3.3 C.17.1)
+    if has_body(part.kind):
         _copy(BODY, run.header, dataset)
-    dataset.SeriesNumber = SERIES_NUMBER[kind]
-    dataset.InstanceNumber = 1
+    dataset.SeriesInstanceUID = part.series_uid(run.key)
+    dataset.SOPInstanceUID = part.instance_uid(run.key, number)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.SeriesNumber = part.series_number
+    dataset.InstanceNumber = number
     dataset.SeriesDescription = run.bundle.series_description
     date, time = run.local.strftime("%Y%m%d"), run.local.strftime("%H%M%S")
     dataset.SeriesDate = dataset.ContentDate = dataset.InstanceCreationDate = date

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dicomnode import uid
-from dicomnode.bundle import Bundle, LabelMapOutput, MasksOutput, Segment
+from dicomnode.bundle import Bundle
 from dicomnode.errors import Misconfigured, ModelFailed, UnsuitableSeries
 from dicomnode.prediction import (
     Answer,
@@ -24,15 +21,18 @@ from dicomnode.prediction import (
     Points,
     Prediction,
     ProbabilityMap,
+    Registration,
 )
-from dicomnode.volume import Volume
+from dicomnode.results import layers
+from dicomnode.results.layers import Numbered
+from dicomnode.volume import Images, Volume
 
 #: Answers that a DICOM Segmentation holds.
 Segmented = LabelMap | Masks
 #: Answers that stand in the report alone.
 Reported = Boxes | Points | Classification | Numbers
-#: Answers that are shown in the picture of the job, and are not sent.
-Pictured = HeatMap | ProbabilityMap | DerivedImage
+#: Answers that objects of their own hold, and the report names.
+Beside = HeatMap | ProbabilityMap | DerivedImage | Registration
 
 #: keyword → why the inputs of a model may have only one value of it. Series of one study may well
 #: belong to several orders, each with its Accession Number: a result has that of its source.
@@ -46,22 +46,6 @@ _ONE_FOR_ALL_INPUTS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Numbered:
-    """A segment of an output, with its number in the SEG (PS3.3 C.8.20.2: from 1, without gaps)."""
-
-    number: int
-    segment: Segment
-
-
-def numbered(model: Bundle, output: str) -> tuple[Numbered, ...]:
-    """The segments of an output in the manifest's order."""
-    spec = model.manifest.outputs[output]
-    if not isinstance(spec, LabelMapOutput | MasksOutput):
-        raise TypeError(f"an output of the kind {spec.kind} has no segments")
-    return tuple(Numbered(number=n, segment=s) for n, s in enumerate(spec.segments, start=1))
-
-
 def segmented(prediction: Prediction) -> tuple[Segmented, ...]:
     """The answers that a SEG is made of, in order."""
     return tuple(one for one in prediction.answers if isinstance(one, LabelMap | Masks))
@@ -73,43 +57,22 @@ def reported(prediction: Prediction) -> tuple[Reported, ...]:
     return tuple(one for one in prediction.answers if isinstance(one, kinds))
 
 
-def mask(answer: Segmented, item: Numbered) -> NDArray[np.bool_]:
-    """Where one segment is: shape (slices, rows, columns)."""
-    if isinstance(answer, LabelMap):
-        found: NDArray[np.bool_] = answer.array == item.segment.label
-        return found
-    one: NDArray[np.bool_] = answer.array[item.number - 1]
-    return one
-
-
-def count(answer: Segmented, item: Numbered) -> int:
-    """How many voxels a segment has."""
-    return int(np.count_nonzero(mask(answer, item)))
-
-
-def pixels(model: Bundle, answer: Segmented) -> NDArray[Any]:
-    """The answer as highdicom takes it: numbers of segments, or one plane for each of them last."""
-    if isinstance(answer, Masks):
-        return np.moveaxis(answer.array, 0, -1)
-    items = numbered(model, answer.output)
-    table = np.zeros(max(item.segment.label for item in items) + 1, dtype=np.uint16)
-    for item in items:
-        table[item.segment.label] = item.number
-    return table[answer.array]
-
-
 def tracking_uid(key: str, output: str, label: int, *, frame: int | None = None) -> str:
     """Tracking UID of a finding: the same in the SEG and in the report."""
     place = () if frame is None else (f"frame {frame}",)
     return uid.derived(key, "tracking", output, str(label), *place)
 
 
+def of_piece(tracked: str, number: int) -> str:
+    """Tracking UID of one of several pieces of a finding."""
+    return uid.derived(tracked, "piece", str(number))
+
+
 def require_sound(prediction: Prediction, model: Bundle) -> None:
     """Make sure that a model said what its manifest says it says, and nothing else.
 
     Raises:
-        Misconfigured: The manifest's words cannot be written in every source's character set, or
-            there is no object for an answer yet.
+        Misconfigured: The manifest's words cannot be written in every source's character set.
         ModelFailed: An output is missing or unknown, lies on another grid or has an unknown label.
         UnsuitableSeries: The model was shown images that do not belong together.
     """
@@ -147,20 +110,14 @@ def _require_belonging(prediction: Prediction) -> None:
 
 
 def _require_sound(answer: Answer, prediction: Prediction, model: Bundle) -> None:
-    if isinstance(answer, Reported | Pictured):
+    if isinstance(answer, Reported | Beside):
         return
-    if not isinstance(prediction.subject, Volume):
-        raise Misconfigured(
-            "no-object",
-            f"{answer.output}: there is no object for outlines on single images yet: leave this"
-            " output out of the manifest.",
-        )
-    shape = prediction.subject.array.shape
-    if answer.array.shape[-3:] != shape or answer.array.ndim != _axes(answer):
+    shape = _shape(answer, prediction)
+    if answer.array.shape[-len(shape) :] != shape or answer.array.ndim != _axes(answer, shape):
         raise ModelFailed(
             "wrong-grid", f"{answer.output} has the shape {answer.array.shape}, the image {shape}."
         )
-    _require_known(answer, numbered(model, answer.output))
+    _require_known(answer, layers.numbered(model, answer.output))
 
 
 def _require_known(answer: Segmented, items: tuple[Numbered, ...]) -> None:
@@ -181,8 +138,18 @@ def _require_known(answer: Segmented, items: tuple[Numbered, ...]) -> None:
         )
 
 
-def _axes(answer: Segmented) -> int:
-    return 4 if isinstance(answer, Masks) else 3
+def _shape(answer: Segmented, prediction: Prediction) -> tuple[int, ...]:
+    """Of what the answer is about: a volume, or one of several images."""
+    subject = prediction.subject
+    if isinstance(subject, Volume):
+        return subject.array.shape
+    if not isinstance(subject, Images) or answer.frame is None:
+        raise ModelFailed("wrong-outputs", f"{answer.output} is about no image.")
+    return subject.frames[answer.frame].array.shape[:2]
+
+
+def _axes(answer: Segmented, shape: tuple[int, ...]) -> int:
+    return len(shape) + isinstance(answer, Masks)
 
 
 def silent(prediction: Prediction) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from dicomnode import job
@@ -43,6 +43,7 @@ class NewJob:
         inputs: The model's input name → Series Instance UIDs.
         key: The idempotency key of its results (`job.result_key`). Two rules may ask for the same
             result: then their jobs have the same key.
+        notify: As the rule's.
     """
 
     rule: str
@@ -52,6 +53,7 @@ class NewJob:
     key: str
     send_to: tuple[str, ...]
     priority: Priority
+    notify: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,5 +268,6 @@ def _new_job(rule: Rule, study: Study, inputs: Mapping[str, str]) -> NewJob:
         inputs={name: (series,) for name, series in inputs.items()},
         key=key,
         send_to=rule.send_to,
+        notify=rule.notify,
         priority=rule.priority,
     )

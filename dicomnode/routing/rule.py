@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dicomnode.bundle import Bundle, Input
-from dicomnode.config import Configuration, Route
+from dicomnode.config import Configuration, Peer, Route
 from dicomnode.errors import Misconfigured
 from dicomnode.job import Priority
 from dicomnode.matcher import AnyOf, Compares, Equals, Matcher, Not
@@ -23,6 +23,8 @@ class Rule:
         model_digest: SHA-256 over the bundle's lock.
         inputs: The model's input name → the clauses that a series for it satisfies.
         send_to: Names of peers.
+        notify: Those that are told why there is no answer → "keep" or "reject": what becomes of
+            that once there is one.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Rule:
     inputs: Mapping[str, tuple[Clause, ...]]
     send_to: tuple[str, ...]
     priority: Priority
+    notify: Mapping[str, str] = field(default_factory=dict)
 
 
 def rules(configuration: Configuration, bundles: Mapping[str, Bundle]) -> tuple[Rule, ...]:
@@ -43,10 +46,12 @@ def rules(configuration: Configuration, bundles: Mapping[str, Bundle]) -> tuple[
     Raises:
         Misconfigured: A route does not name the inputs of its model.
     """
-    return tuple(_rule(route, bundles[route.model]) for route in configuration.routes)
+    return tuple(
+        _rule(route, bundles[route.model], configuration.peers) for route in configuration.routes
+    )
 
 
-def _rule(route: Route, bundle: Bundle) -> Rule:
+def _rule(route: Route, bundle: Bundle, peers: Mapping[str, Peer]) -> Rule:
     contracts = bundle.manifest.inputs
     asked = _asked(route, contracts)
     return Rule(
@@ -59,6 +64,11 @@ def _rule(route: Route, bundle: Bundle) -> Rule:
         },
         send_to=tuple(route.send_to),
         priority=route.priority,
+        notify={
+            name: peers[name].gets.superseded
+            for name in route.send_to
+            if peers[name].gets.not_analysed
+        },
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage  # type: ignore[import-untyped]  # SciPy ships no types
+from scipy import ndimage
 
 from dicomnode.errors import UnsuitableSeries
 from dicomnode.volume.stack import Volume

@@ -35,6 +35,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from dicomnode import bundle, results, volume
 from dicomnode.bundle import Bundle
+from dicomnode.profile import Profile
 from dicomnode.volume import Volume
 
 KEY = "0" * 64
@@ -219,13 +220,25 @@ def node(
     laps.lap("load")
     prediction = model.predict({"image": loaded})
     laps.lap("infer")
-    built = results.build(prediction, bundle=described, key=KEY, created=datetime.now(UTC))
+    built = results.build(
+        prediction,
+        bundle=described,
+        key=KEY,
+        created=datetime.now(UTC),
+        profiles=[Profile(capture=False, regions=False)],
+    )
     laps.lap("build")
     paths = results.write(built, out)
     laps.lap("write")
-    results.check(paths, prediction=prediction, bundle=described, key=KEY)
+    results.check(
+        paths,
+        prediction=prediction,
+        bundle=described,
+        key=KEY,
+        profiles=[Profile(capture=False, regions=False)],
+    )
     laps.lap("check")
-    picture = results.overlay(prediction, bundle=described)
+    picture = results.picture(prediction, bundle=described)
     if picture is not None:
         picture.save(out / "overlay.png")
     laps.lap("picture")

@@ -103,10 +103,14 @@ def test_a_mask_that_is_written_is_read_back_as_it_was(
         )
         model = phantom.a_bundle()
         built = results.build(
-            prediction, bundle=model, key="k", created=datetime(2026, 1, 1, tzinfo=UTC)
+            prediction,
+            bundle=model,
+            key="k",
+            created=datetime(2026, 1, 1, tzinfo=UTC),
+            profiles=[phantom.PLAIN],
         )
         files = results.write(built, scan.folder / "results")
-        results.check(files, prediction=prediction, bundle=model, key="k")
+        results.check(files, prediction=prediction, bundle=model, key="k", profiles=[phantom.PLAIN])
 
 
 def _any_mask(seed: int) -> NDArray[np.uint8]:

@@ -90,10 +90,16 @@ def answer(folder: Path, files: tuple[Path, ...], labels: NDArray[np.uint8]) -> 
         subject=volume.load(files), answers=(LabelMap(output="bodies", array=labels),)
     )
     built = results.build(
-        prediction, bundle=model, key="key", created=datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+        prediction,
+        bundle=model,
+        key="key",
+        created=datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC),
+        profiles=[phantom.PLAIN],
     )
     seg, sr = results.write(built, folder)
-    results.check((seg, sr), prediction=prediction, bundle=model, key="key")
+    results.check(
+        (seg, sr), prediction=prediction, bundle=model, key="key", profiles=[phantom.PLAIN]
+    )
     return Answered(prediction=prediction, model=model, seg=seg, sr=sr)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import phantom
 import pydicom
 import pytest
 from numpy.typing import NDArray
@@ -122,9 +123,11 @@ def predicted(model: Bundle, files: Mapping[str, list[Path]]) -> tuple[Predictio
 
 def checked(prediction: Prediction, model: Bundle, folder: Path) -> Dataset:
     """The SEG, after everything was written, read again and compared."""
-    built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
+    built = results.build(
+        prediction, bundle=model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+    )
     files = results.write(built, folder)
-    results.check(files, prediction=prediction, bundle=model, key=KEY)
+    results.check(files, prediction=prediction, bundle=model, key=KEY, profiles=[phantom.PLAIN])
     return pydicom.dcmread(files[0])
 
 

@@ -145,7 +145,9 @@ def a_model() -> Bundle:
 
 
 def make(prediction: Prediction, folder: Path) -> tuple[Path, ...]:
-    built = results.build(prediction, bundle=a_model(), key=KEY, created=CREATED)
+    built = results.build(
+        prediction, bundle=a_model(), key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+    )
     return results.write(built, folder / "results")
 
 
@@ -159,7 +161,7 @@ def test_what_is_written_is_what_was_said(
     prediction = predict(tmp_path / "images")
     files = make(prediction, tmp_path)
     assert [path.name for path in files] == ["sr.dcm"]
-    results.check(files, prediction=prediction, bundle=a_model(), key=KEY)
+    results.check(files, prediction=prediction, bundle=a_model(), key=KEY, profiles=[phantom.PLAIN])
     again = make(prediction, tmp_path / "again")
     assert files[0].read_bytes() == again[0].read_bytes()
 
@@ -285,7 +287,9 @@ def test_no_fault_passes_the_check(
     spoil(document)
     document.save_as(path)
     with pytest.raises(ResultMismatch) as caught:
-        results.check([path], prediction=prediction, bundle=a_model(), key=KEY)
+        results.check(
+            [path], prediction=prediction, bundle=a_model(), key=KEY, profiles=[phantom.PLAIN]
+        )
     assert caught.value.reason == reason
 
 
@@ -299,16 +303,18 @@ def test_masks_that_overlap_are_kept_as_they_overlap(tmp_path: Path) -> None:
     array[1, 4:9, 5:12, 2:9] = True
     prediction = Prediction(subject=shown, answers=(Masks(output="m", array=array),))
 
-    built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
+    built = results.build(
+        prediction, bundle=model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+    )
     files = results.write(built, tmp_path / "results")
 
-    results.check(files, prediction=prediction, bundle=model, key=KEY)
+    results.check(files, prediction=prediction, bundle=model, key=KEY, profiles=[phantom.PLAIN])
     segmentation = pydicom.dcmread(files[0])
     frames = segmentation.pixel_array.reshape(2, *shown.array.shape).astype(bool)
     np.testing.assert_array_equal(frames, array)
     swapped = Prediction(subject=shown, answers=(Masks(output="m", array=array[::-1]),))
     with pytest.raises(ResultMismatch):
-        results.check(files, prediction=swapped, bundle=model, key=KEY)
+        results.check(files, prediction=swapped, bundle=model, key=KEY, profiles=[phantom.PLAIN])
 
 
 def test_what_could_not_be_said_is_said_to_be_so(tmp_path: Path) -> None:
@@ -320,9 +326,11 @@ def test_what_could_not_be_said_is_said_to_be_so(tmp_path: Path) -> None:
         answers=(LabelMap(output="bodies", array=scan.labels * 0),),
         silent={"size": "'size' was not run: 'bodies' found nothing to look at."},
     )
-    built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
+    built = results.build(
+        prediction, bundle=model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+    )
     files = results.write(built, tmp_path / "results")
-    results.check(files, prediction=prediction, bundle=model, key=KEY)
+    results.check(files, prediction=prediction, bundle=model, key=KEY, profiles=[phantom.PLAIN])
     texts = [i.TextValue for i in pydicom.dcmread(files[-1]).ContentSequence if "TextValue" in i]
     assert any("was not run" in text for text in texts)
 
@@ -338,8 +346,8 @@ def test_the_picture_shows_what_was_said_of_an_image(tmp_path: Path) -> None:
     )
     outputs = OUTPUTS | {"heat": output(kind="heat_map", of="kind")}
     model = phantom.a_bundle(outputs=outputs)
-    plain = results.overlay(prediction, bundle=model)
-    warm = results.overlay(Prediction(subject=prediction.subject, answers=answers), bundle=model)
+    plain = results.picture(prediction, bundle=model)
+    warm = results.picture(Prediction(subject=prediction.subject, answers=answers), bundle=model)
     assert plain is not None
     assert warm is not None
     assert plain.size == warm.size

@@ -52,7 +52,12 @@ class Made:
         return self.datasets[-1]
 
     def check(self, **changed: Any) -> None:
-        given = {"prediction": self.prediction, "bundle": self.model, "key": KEY} | changed
+        given = {
+            "prediction": self.prediction,
+            "bundle": self.model,
+            "key": KEY,
+            "profiles": [phantom.PLAIN],
+        } | changed
         results.check(self.files, **given)
 
     def mismatch(self, **changed: Any) -> str:
@@ -73,7 +78,9 @@ def make(folder: Path, *, model: bundle.Bundle | None = None, **scan: Any) -> Ma
     written = phantom.write_series(folder / "images", **scan)
     prediction = predict(written)
     model = model or phantom.a_bundle()
-    built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
+    built = results.build(
+        prediction, bundle=model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+    )
     files = results.write(built, folder / "results")
     return Made(scan=written, prediction=prediction, model=model, files=files)
 
@@ -121,7 +128,13 @@ class TestTwiceIsOnce:
     def test_the_same_run_gives_the_same_bytes(self, tmp_path: Path, enhanced: bool) -> None:
         scan = phantom.write_series(tmp_path, enhanced=enhanced)
         once, again = (
-            results.build(predict(scan), bundle=phantom.a_bundle(), key=KEY, created=CREATED)
+            results.build(
+                predict(scan),
+                bundle=phantom.a_bundle(),
+                key=KEY,
+                created=CREATED,
+                profiles=[phantom.PLAIN],
+            )
             for _ in range(2)
         )
         assert [one.encoded() for one in once] == [one.encoded() for one in again]
@@ -129,12 +142,22 @@ class TestTwiceIsOnce:
 
     def test_a_later_repetition_has_the_same_uids(self, made: Made) -> None:
         later = results.build(
-            made.prediction, bundle=made.model, key=KEY, created=CREATED + timedelta(days=1)
+            made.prediction,
+            bundle=made.model,
+            key=KEY,
+            created=CREATED + timedelta(days=1),
+            profiles=[phantom.PLAIN],
         )
         assert [uids(one.dataset) for one in later] == [uids(one) for one in made.datasets]
 
     def test_another_key_shares_no_uid_but_the_sources_and_the_makers(self, made: Made) -> None:
-        other = results.build(made.prediction, bundle=made.model, key="other", created=CREATED)
+        other = results.build(
+            made.prediction,
+            bundle=made.model,
+            key="other",
+            created=CREATED,
+            profiles=[phantom.PLAIN],
+        )
         source = uids(made.prediction.volume.header)
         sources = {s.sop_instance_uid for s in made.prediction.volume.sources} | source
         for one, result in zip(made.datasets, other, strict=True):
@@ -157,7 +180,11 @@ class TestTwiceIsOnce:
     def test_a_time_without_a_zone_is_a_fault_of_the_caller(self, made: Made) -> None:
         with pytest.raises(ValueError, match="zone-aware"):
             results.build(
-                made.prediction, bundle=made.model, key=KEY, created=CREATED.replace(tzinfo=None)
+                made.prediction,
+                bundle=made.model,
+                key=KEY,
+                created=CREATED.replace(tzinfo=None),
+                profiles=[phantom.PLAIN],
             )
 
 
@@ -227,7 +254,9 @@ class TestEveryObject:
 
     def test_without_one_it_is_dated_as_the_caller_says(self, made: Made) -> None:
         created = CREATED.astimezone(timezone(timedelta(hours=1)))
-        built = results.build(made.prediction, bundle=made.model, key=KEY, created=created)
+        built = results.build(
+            made.prediction, bundle=made.model, key=KEY, created=created, profiles=[phantom.PLAIN]
+        )
         assert built[0].dataset.SeriesDate == "20260305"
         equipment = built[0].dataset.ContributingEquipmentSequence[-1]
         assert equipment.ContributionDateTime == "20260305000607+0100"
@@ -300,9 +329,11 @@ class TestSegmentation:
         answer = LabelMap(output="bodies", array=(scan.labels == 1).astype(np.uint8))
         prediction = Prediction(subject=prediction.volume, answers=(answer,))
         model = phantom.a_bundle(outputs={"bodies": output})
-        built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
+        built = results.build(
+            prediction, bundle=model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+        )
         files = results.write(built, tmp_path / "results")
-        results.check(files, prediction=prediction, bundle=model, key=KEY)
+        results.check(files, prediction=prediction, bundle=model, key=KEY, profiles=[phantom.PLAIN])
 
 
 class TestReport:
@@ -345,9 +376,15 @@ class TestReport:
         nothing = LabelMap(output="bodies", array=np.zeros_like(scan.labels))
         prediction = Prediction(subject=volume.load(scan.files), answers=(nothing,))
         model = phantom.a_bundle()
-        built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
+        built = results.build(
+            prediction, bundle=model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+        )
         results.check(
-            results.write(built, tmp_path / "results"), prediction=prediction, bundle=model, key=KEY
+            results.write(built, tmp_path / "results"),
+            prediction=prediction,
+            bundle=model,
+            key=KEY,
+            profiles=[phantom.PLAIN],
         )
         assert all(children(group, "Comment") for group in groups(built[-1].dataset))
 
@@ -378,7 +415,12 @@ class TestReport:
             study_instance_uid="1.2", series_instance_uid="1.2.3", sop_instance_uid="1.2.3.4"
         )
         built = results.build(
-            made.prediction, bundle=made.model, key=KEY, created=CREATED, predecessor=predecessor
+            made.prediction,
+            bundle=made.model,
+            key=KEY,
+            created=CREATED,
+            profiles=[phantom.PLAIN],
+            predecessors={phantom.PLAIN.digest: predecessor},
         )
         (study,) = built[-1].dataset.PredecessorDocumentsSequence
         (series,) = study.ReferencedSeriesSequence
@@ -389,9 +431,12 @@ class TestReport:
         assert "PredecessorDocumentsSequence" not in made.sr
 
     def test_its_title_can_be_chosen(self, made: Made) -> None:
-        title = bundle.Code(value="126001", scheme="DCM", meaning="Oncology Measurement Report")
         built = results.build(
-            made.prediction, bundle=made.model, key=KEY, created=CREATED, title=title
+            made.prediction,
+            bundle=made.model,
+            key=KEY,
+            created=CREATED,
+            profiles=[phantom.PLAIN.with_choices({"title": "oncology"})],
         )
         assert built[-1].dataset.ConceptNameCodeSequence[0].CodeValue == "126001"
         assert made.sr.ConceptNameCodeSequence[0].CodeValue == "126000"
@@ -415,14 +460,18 @@ class TestSeveral:
             for name, array in (("one", scan.labels), ("two", scan.labels[::-1].copy()))
         )
         prediction = Prediction(subject=volume.load(scan.files), answers=answers)
-        built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
+        built = results.build(
+            prediction, bundle=model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+        )
         files = results.write(built, tmp_path / "results")
         assert [path.name for path in files] == ["seg.dcm", "seg-2.dcm", "sr.dcm"]
-        results.check(files, prediction=prediction, bundle=model, key=KEY)
+        results.check(files, prediction=prediction, bundle=model, key=KEY, profiles=[phantom.PLAIN])
         assert len(groups(built[-1].dataset)) == 8
         swapped = (files[1], files[0], files[2])
         with pytest.raises(ResultMismatch, match="uid-differs"):
-            results.check(swapped, prediction=prediction, bundle=model, key=KEY)
+            results.check(
+                swapped, prediction=prediction, bundle=model, key=KEY, profiles=[phantom.PLAIN]
+            )
 
     def test_another_input_is_evidence(self, tmp_path: Path) -> None:
         scan = phantom.write_series(tmp_path / "t1")
@@ -433,9 +482,11 @@ class TestSeveral:
             also_shown=(volume.load(other.files),),
         )
         model = phantom.a_bundle()
-        built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
+        built = results.build(
+            prediction, bundle=model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+        )
         files = results.write(built, tmp_path / "results")
-        results.check(files, prediction=prediction, bundle=model, key=KEY)
+        results.check(files, prediction=prediction, bundle=model, key=KEY, profiles=[phantom.PLAIN])
         (study,) = built[-1].dataset.CurrentRequestedProcedureEvidenceSequence
         assert len(study.ReferencedSeriesSequence) == 3
 
@@ -458,7 +509,13 @@ class TestSeveral:
             also_shown=(volume.load(other.files),),
         )
         with pytest.raises(UnsuitableSeries) as caught:
-            results.build(prediction, bundle=phantom.a_bundle(), key=KEY, created=CREATED)
+            results.build(
+                prediction,
+                bundle=phantom.a_bundle(),
+                key=KEY,
+                created=CREATED,
+                profiles=[phantom.PLAIN],
+            )
         assert caught.value.reason == reason
 
 
@@ -482,7 +539,13 @@ class TestRefusedPredictions:
         given = tuple(LabelMap(output=o, array=array) for o, array in answers(scan.labels))
         prediction = Prediction(subject=volume.load(scan.files), answers=given)
         with pytest.raises(ModelFailed) as caught:
-            results.build(prediction, bundle=phantom.a_bundle(), key=KEY, created=CREATED)
+            results.build(
+                prediction,
+                bundle=phantom.a_bundle(),
+                key=KEY,
+                created=CREATED,
+                profiles=[phantom.PLAIN],
+            )
         assert caught.value.reason == reason
 
     @pytest.mark.parametrize(
@@ -500,7 +563,9 @@ class TestRefusedPredictions:
         )
         prediction = predict(phantom.write_series(tmp_path))
         with pytest.raises(Misconfigured) as caught:
-            results.build(prediction, bundle=model, key=KEY, created=CREATED)
+            results.build(
+                prediction, bundle=model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+            )
         assert caught.value.reason == reason
 
 
@@ -515,7 +580,9 @@ class TestWriting:
     def test_writing_again_takes_the_place_of_what_was_there(self, fresh: Made) -> None:
         before = [path.read_bytes() for path in fresh.files]
         fresh.files[0].write_bytes(b"half")
-        built = results.build(fresh.prediction, bundle=fresh.model, key=KEY, created=CREATED)
+        built = results.build(
+            fresh.prediction, bundle=fresh.model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+        )
         results.write(built, fresh.files[0].parent)
         assert [path.read_bytes() for path in fresh.files] == before
 
@@ -865,7 +932,13 @@ class TestCheck:
 
     def test_a_missing_report_does_not_pass(self, made: Made) -> None:
         with pytest.raises(ResultMismatch, match="unexpected-objects"):
-            results.check(made.files[:1], prediction=made.prediction, bundle=made.model, key=KEY)
+            results.check(
+                made.files[:1],
+                prediction=made.prediction,
+                bundle=made.model,
+                key=KEY,
+                profiles=[phantom.PLAIN],
+            )
 
     def test_half_a_file_does_not_pass(self, fresh: Made) -> None:
         fresh.files[0].write_bytes(fresh.files[0].read_bytes()[:100])
@@ -923,16 +996,18 @@ class TestTolerated:
             subject=volume.load(scan.files, contract=given),
             answers=(LabelMap(output="bodies", array=scan.labels),),
         )
-        built = results.build(prediction, bundle=model, key=KEY, created=CREATED)
+        built = results.build(
+            prediction, bundle=model, key=KEY, created=CREATED, profiles=[phantom.PLAIN]
+        )
         files = results.write(built, folder / "results")
-        results.check(files, prediction=prediction, bundle=model, key=KEY)
+        results.check(files, prediction=prediction, bundle=model, key=KEY, profiles=[phantom.PLAIN])
 
 
 class TestOverlay:
     @pytest.mark.parametrize("orientation", phantom.ORIENTATIONS)
     def test_it_shows_every_color_of_what_was_found(self, tmp_path: Path, orientation: str) -> None:
         scan = phantom.write_series(tmp_path, orientation=orientation)
-        picture = results.overlay(predict(scan), bundle=phantom.a_bundle())
+        picture = results.picture(predict(scan), bundle=phantom.a_bundle())
         assert picture.width == 1024
         pixels = np.asarray(picture).reshape(-1, 3).astype(int)
         for segment in phantom.a_bundle().manifest.outputs["bodies"].segments:
@@ -945,12 +1020,12 @@ class TestOverlay:
         scan = phantom.write_series(tmp_path)
         nothing = LabelMap(output="bodies", array=np.zeros_like(scan.labels))
         prediction = Prediction(subject=volume.load(scan.files), answers=(nothing,))
-        assert results.overlay(prediction, bundle=phantom.a_bundle()).height > 400
+        assert results.picture(prediction, bundle=phantom.a_bundle()).height > 400
 
     def test_a_slice_has_its_shape_in_millimetres(self, tmp_path: Path) -> None:
         """22 columns of 3 mm and 24 rows of 1 mm lie, 22 of 1 and 24 of 3 stand."""
         flat, tall = (
-            results.overlay(
+            results.picture(
                 predict(phantom.write_series(tmp_path / name, spacing=spacing)),
                 bundle=phantom.a_bundle(),
             )
@@ -960,13 +1035,13 @@ class TestOverlay:
 
     def test_it_is_the_same_every_time(self, tmp_path: Path) -> None:
         scan = phantom.write_series(tmp_path)
-        one, two = (results.overlay(predict(scan), bundle=phantom.a_bundle()) for _ in range(2))
+        one, two = (results.picture(predict(scan), bundle=phantom.a_bundle()) for _ in range(2))
         assert one.tobytes() == two.tobytes()
 
     def test_a_window_of_the_image_is_taken_if_it_shows_something(self, tmp_path: Path) -> None:
         """The last is far brighter than anything in the image: it would show black."""
         seen = [
-            results.overlay(
+            results.picture(
                 predict(phantom.write_series(tmp_path / str(center), attributes=window)),
                 bundle=phantom.a_bundle(),
             ).tobytes()

@@ -5,9 +5,11 @@ For people, never for measuring: it shows nothing of the patient's identity, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +23,8 @@ from dicomnode.bundle import (
     PointsOutput,
 )
 from dicomnode.prediction import Boxes, Classification, Numbers, Points, Prediction
-from dicomnode.results import common, said
-from dicomnode.results.drawing import (
+from dicomnode.results import common, layers, said
+from dicomnode.results.drawing.canvas import (
     COLUMNS,
     FAINT,
     GAP,
@@ -67,32 +69,44 @@ SLATE = (84, 94, 106)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Layer:
-    """One thing that was found, or was not: where it is, and what is told of it."""
+    """One thing that was found, or was not: where it is, and what is told of it.
+
+    Attributes:
+        areas: How many voxels it has on each slice.
+        plane: Gives where it is on one slice.
+    """
 
     name: str
     color: Color
-    mask: NDArray[np.bool_]
+    areas: NDArray[np.int64]
+    plane: Callable[[int], NDArray[np.bool_]]
     told: str
 
     @property
     def is_found(self) -> bool:
-        return bool(self.mask.any())
+        return bool(self.areas.any())
+
+    @property
+    def shadow(self) -> NDArray[np.bool_]:
+        """Where it is on any slice: shape (rows, columns)."""
+        found = np.flatnonzero(self.areas).tolist()
+        return functools.reduce(np.logical_or, map(self.plane, found))
 
 
 def overlay(prediction: Prediction, *, bundle: Bundle) -> Image.Image:
     """Draw key slices with the outlines of all that was found, a legend, and the notice."""
     volume = prediction.volume
-    layers = [*_segments(prediction, bundle), *_marks(prediction, bundle)]
-    indices = _key_slices(layers, volume.array.shape[0])
-    box = _field_of_view(layers, volume)
+    layered = [*_segments(prediction, bundle), *_marks(prediction, bundle)]
+    indices = _key_slices(layered, volume.array.shape[0])
+    box = _field_of_view(layered, volume)
     columns = 2 if len(indices) == 4 else min(COLUMNS, len(indices))  # noqa: PLR2004 - two by two
     size = _panel_size(volume, box, columns)
     window = _window(volume)
     panels = [
-        _panel(_gray(volume, index, window), index, layers, volume, box=box, size=size)
+        _panel(_gray(volume, index, window), index, layered, volume, box=box, size=size)
         for index in indices
     ]
-    told = [(layer.name, layer.color, layer.told) for layer in layers]
+    told = [(layer.name, layer.color, layer.told) for layer in layered]
     parts = [
         header(bundle, _described(volume)),
         grid(panels, columns),
@@ -104,14 +118,16 @@ def overlay(prediction: Prediction, *, bundle: Bundle) -> Image.Image:
 
 def _segments(prediction: Prediction, bundle: Bundle) -> Iterator[_Layer]:
     for answer in said.segmented(prediction):
-        for item in said.numbered(bundle, answer.output):
-            mask = said.mask(answer, item)
-            volume_ml = common.volume_ml(int(mask.sum()), voxel_mm3=prediction.volume.voxel_mm3)
+        segments = layers.of(prediction, bundle, answer.output)
+        for item in segments.items:
+            voxels = segments.count(item)
+            volume_ml = common.volume_ml(voxels, voxel_mm3=prediction.volume.voxel_mm3)
             yield _Layer(
                 name=item.segment.name,
                 color=ImageColor.getrgb(item.segment.color),
-                mask=mask,
-                told=f"{volume_ml:.2f} mL" if mask.any() else "not found",
+                areas=segments.counts[item.number - 1],
+                plane=functools.partial(segments.plane, item),
+                told=f"{volume_ml:.2f} mL" if voxels else "not found",
             )
 
 
@@ -127,7 +143,7 @@ def _marks(prediction: Prediction, bundle: Bundle) -> Iterator[_Layer]:
                 yield _Layer(
                     name=finding.name,
                     color=ImageColor.getrgb(finding.color),
-                    mask=_within(volume, box.low, box.high),
+                    **_within(volume, box.low, box.high),
                     told=f"{box.score:.0%}",
                 )
         elif isinstance(answer, Points) and isinstance(output, PointsOutput):
@@ -135,27 +151,30 @@ def _marks(prediction: Prediction, bundle: Bundle) -> Iterator[_Layer]:
                 yield _Layer(
                     name=landmark.name,
                     color=ImageColor.getrgb(landmark.color),
-                    mask=_within(volume, point.at, point.at),
+                    **_within(volume, point.at, point.at),
                     told=", ".join(f"{mm:.1f}" for mm in point.at),
                 )
 
 
-def _within(volume: Volume, low: Sequence[float], high: Sequence[float]) -> NDArray[np.bool_]:
-    """The voxels around a box in the patient; at least one."""
+def _within(volume: Volume, low: Sequence[float], high: Sequence[float]) -> dict[str, Any]:
+    """The voxels around a box in the patient, as a layer has them; at least one."""
     corners = np.array(list(product(*zip(low, high, strict=True))))
     to_index = np.linalg.inv(volume.affine)
     placed = corners @ to_index[:3, :3].T + to_index[:3, 3]
-    mask = np.zeros(volume.array.shape, dtype=np.bool_)
     last = np.array(volume.array.shape) - 1
     first = np.clip(np.rint(placed.min(axis=0)), 0, last).astype(int)
     final = np.clip(np.rint(placed.max(axis=0)), 0, last).astype(int) + 1
-    mask[first[0] : final[0], first[1] : final[1], first[2] : final[2]] = True
-    return mask
+    plane = np.zeros(volume.array.shape[1:], dtype=np.bool_)
+    plane[first[1] : final[1], first[2] : final[2]] = True
+    areas = np.zeros(volume.array.shape[0], dtype=np.int64)
+    areas[first[0] : final[0]] = np.count_nonzero(plane)
+    nothing = np.zeros_like(plane)
+    return {"areas": areas, "plane": lambda index: plane if areas[index] else nothing}
 
 
-def _key_slices(layers: Sequence[_Layer], slices: int) -> list[int]:
+def _key_slices(found: Sequence[_Layer], slices: int) -> list[int]:
     """The largest slice of each segment, and between them slices spread over all that was found."""
-    areas = [layer.mask.sum(axis=(1, 2)) for layer in layers if layer.is_found]
+    areas = [layer.areas for layer in found if layer.is_found]
     total = np.sum(areas, axis=0) if areas else np.ones(slices)
     chosen = list(dict.fromkeys(int(np.argmax(area)) for area in areas))[:PANELS]
     share = np.cumsum(total) / total.sum()
@@ -171,11 +190,12 @@ def _distance(candidate: int, chosen: Sequence[int]) -> int:
     return min((abs(candidate - each) for each in chosen), default=0)
 
 
-def _field_of_view(layers: Sequence[_Layer], volume: Volume) -> _Box:
+def _field_of_view(layered: Sequence[_Layer], volume: Volume) -> _Box:
     """Rows and columns to show: all, or around what was found where that is small."""
     found: NDArray[np.bool_] = np.zeros(volume.array.shape[1:], dtype=np.bool_)
-    for layer in layers:
-        found |= layer.mask.any(axis=0)
+    for layer in layered:
+        if layer.is_found:
+            found |= layer.shadow
     whole = (slice(0, found.shape[0]), slice(0, found.shape[1]))
     if not found.any():
         return whole
@@ -233,7 +253,7 @@ def _window(volume: Volume) -> tuple[float, float]:
 def _panel(
     gray: NDArray[np.uint8],
     index: int,
-    layers: Iterable[_Layer],
+    layered: Iterable[_Layer],
     volume: Volume,
     *,
     box: _Box,
@@ -248,9 +268,9 @@ def _panel(
     shown = (round(width_mm * pixels_per_mm), round(height_mm * pixels_per_mm))
     fine = (shown[0] * _FINE, shown[1] * _FINE)
     picture = Image.fromarray(gray[box]).resize(fine, Image.Resampling.BICUBIC).convert("RGB")
-    for layer in layers:
-        if layer.mask[index][box].any():
-            _draw_outline(picture, layer.mask[index][box], layer.color)
+    for layer in layered:
+        if layer.areas[index] and (shown_here := layer.plane(index)[box]).any():
+            _draw_outline(picture, shown_here, layer.color)
     panel = Image.new("RGB", size, SHADOW)
     corner = ((size[0] - shown[0]) // 2, (size[1] - shown[1]) // 2)
     panel.paste(picture.resize(shown, Image.Resampling.LANCZOS), corner)

@@ -10,7 +10,7 @@ import numpy as np
 from pydicom import Dataset
 
 from dicomnode.bundle import Code
-from dicomnode.results.checking import has_code, require
+from dicomnode.results.checking.expected import has_code, require
 from dicomnode.results.findings import Group
 
 _FINDING = Code(value="121071", scheme="DCM", meaning="Finding")

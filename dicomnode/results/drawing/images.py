@@ -13,8 +13,8 @@ from PIL import Image, ImageColor, ImageDraw
 
 from dicomnode.bundle import BoxesOutput, Bundle, PointsOutput
 from dicomnode.prediction import Answer, Boxes, HeatMap, Points, Prediction
-from dicomnode.results import capture
-from dicomnode.results.drawing import (
+from dicomnode.results.drawing import slices
+from dicomnode.results.drawing.canvas import (
     COLUMNS,
     GAP,
     INK,
@@ -60,9 +60,9 @@ def overlay(prediction: Prediction, *, bundle: Bundle) -> Image.Image:
     described = f"{images.modality}, {several}{width} x {rows} pixels"
     return stacked(
         [
-            capture.header(bundle, described),
+            slices.header(bundle, described),
             grid(panels, columns),
-            capture.legend([*_marks(prediction, bundle), *capture.classes(prediction, bundle)]),
+            slices.legend([*_marks(prediction, bundle), *slices.classes(prediction, bundle)]),
             footer(bundle.manifest.notice),
         ]
     )
@@ -131,7 +131,7 @@ def _mark(draw: ImageDraw.ImageDraw, answer: Answer, bundle: Bundle, scale: floa
             draw.ellipse(around, outline=landmark.color, width=2)
 
 
-def _marks(prediction: Prediction, bundle: Bundle) -> Iterator[capture.Told]:
+def _marks(prediction: Prediction, bundle: Bundle) -> Iterator[slices.Told]:
     """How many of each finding there are, over all images."""
     for name, output in bundle.manifest.outputs.items():
         if isinstance(output, BoxesOutput):

@@ -14,7 +14,9 @@ from pydicom import Dataset, dcmread
 from dicomnode.bundle import Bundle, Code
 from dicomnode.errors import ResultMismatch, RetryLater
 from dicomnode.prediction import Prediction, Shown
-from dicomnode.results.said import Segmented
+from dicomnode.profile import Profile
+from dicomnode.results import plan
+from dicomnode.results.part import Part
 from dicomnode.volume import SliceSource
 
 
@@ -25,6 +27,12 @@ class Expected:
     prediction: Prediction
     bundle: Bundle
     key: str
+    profiles: tuple[Profile, ...]
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The objects that there must be, in order."""
+        return plan.of(self.prediction, self.bundle, self.profiles)
 
     @cached_property
     def headers(self) -> dict[str, Dataset]:
@@ -39,22 +47,39 @@ class Expected:
 
     def position(self, source: SliceSource) -> NDArray[np.float64]:
         """Image Position (Patient) of a frame, as its file has it now."""
+        at = self._group(source, "PlanePositionSequence")
+        return np.array(at.ImagePositionPatient, dtype=np.float64)
+
+    def across(self, source: SliceSource) -> NDArray[np.float64]:
+        """The step in mm to the next row and to the next column of a frame, as its file has it."""
+        orientation = self._group(source, "PlaneOrientationSequence").ImageOrientationPatient
+        between = self._group(source, "PixelMeasuresSequence").PixelSpacing
+        cosines = np.array(orientation, dtype=np.float64)
+        return np.stack([cosines[3:] * float(between[0]), cosines[:3] * float(between[1])])
+
+    def _group(self, source: SliceSource, keyword: str) -> Dataset:
+        """A functional group of a frame; of an image that has none, the image."""
         header = self.headers[source.sop_instance_uid]
-        if source.is_multiframe:
-            groups = header.PerFrameFunctionalGroupsSequence[source.frame_number - 1]
-            header = groups.PlanePositionSequence[0]
-        return np.array(header.ImagePositionPatient, dtype=np.float64)
+        if "PerFrameFunctionalGroupsSequence" not in header:
+            return header
+        own = header.PerFrameFunctionalGroupsSequence[source.frame_number - 1]
+        for groups in (own, header.SharedFunctionalGroupsSequence[0]):
+            if keyword in groups:
+                item: Dataset = groups[keyword].value[0]
+                return item
+        raise KeyError(keyword)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was found in a SEG's bits.
+class Read:
+    """An object that was read again, and found right.
 
     Attributes:
-        volumes_ml: Segment number → millilitres; 0 where no voxel is set.
+        volumes_ml: Of a SEG of a volume: segment number → millilitres, by its own bits; 0 where no
+            voxel is set.
     """
 
-    answer: Segmented
+    part: Part
     sop_instance_uid: str
     volumes_ml: dict[int, float]
 

@@ -16,9 +16,12 @@ from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 from dicomnode.bundle import MAX_SERIES_DESCRIPTION, Bundle
 from dicomnode.errors import ResultMismatch
 from dicomnode.prediction import Prediction
-from dicomnode.results import check_report, check_segmentation, common, said
-from dicomnode.results.checking import Expected, has_code, require, same
-from dicomnode.results.common import Kind
+from dicomnode.profile import Profile
+from dicomnode.results import common, plan
+from dicomnode.results.checking import regions, report, segmentation
+from dicomnode.results.checking.expected import Expected, Read, has_code, require, same
+from dicomnode.results.checking.segmentation import LABEL_MAP_SEGMENTATION_STORAGE
+from dicomnode.results.part import Kind, Part
 
 # Of the identity, what every source must share.
 _ONE_FOR_ALL = (
@@ -28,23 +31,35 @@ _ONE_FOR_ALL = (
     "PatientBirthDate",
     "StudyInstanceUID",
 )
-_SOP_CLASS: dict[Kind, str] = {"seg": SegmentationStorage, "sr": Comprehensive3DSRStorage}
+_SOP_CLASSES: dict[Kind, tuple[str, ...]] = {
+    "seg": (SegmentationStorage,),
+    "regions": (Comprehensive3DSRStorage,),
+    "sr": (Comprehensive3DSRStorage,),
+}
 
 
-def check(files: Sequence[Path], *, prediction: Prediction, bundle: Bundle, key: str) -> None:
+def check(
+    files: Sequence[Path],
+    *,
+    prediction: Prediction,
+    bundle: Bundle,
+    key: str,
+    profiles: Sequence[Profile],
+) -> None:
     """Compare written results with the sources' files, the model and what it said.
 
     Args:
-        files: What `write` gave: the SEG of each answer, then the report.
+        files: What `write` gave.
         prediction: What the model said.
         bundle: The model.
         key: The idempotency key that the UIDs are derived from.
+        profiles: Those of the destinations.
 
     Raises:
         ResultMismatch: An object differs; the reason says in what.
         RetryLater: A source's file could not be read just now.
     """
-    expected = Expected(prediction=prediction, bundle=bundle, key=key)
+    expected = Expected(prediction=prediction, bundle=bundle, key=key, profiles=tuple(profiles))
     datasets = [_read(path) for path in files]
     try:
         _check_all(datasets, expected)
@@ -53,25 +68,51 @@ def check(files: Sequence[Path], *, prediction: Prediction, bundle: Bundle, key:
 
 
 def _check_all(datasets: Sequence[Dataset], expected: Expected) -> None:
-    answers = said.segmented(expected.prediction)
-    kinds: list[Kind] = ["seg" for _ in answers]
-    kinds.append("sr")
-    require(
-        [dataset.SOPClassUID for dataset in datasets] == [_SOP_CLASS[kind] for kind in kinds],
-        "unexpected-objects",
-        "The results are not one SEG for each output and one report.",
-    )
-    outputs = [*(answer.output for answer in answers), ""]
-    for dataset, kind, output in zip(datasets, kinds, outputs, strict=True):
-        _check_identity(dataset, expected, kind=kind)
-        _check_series(dataset, expected, kind=kind, output=output)
-        _check_algorithm(dataset, expected)
-    *segmentations, document = datasets
-    measured = [
-        check_segmentation.check(dataset, answer, expected)
-        for dataset, answer in zip(segmentations, answers, strict=True)
+    parts = [
+        (part, number)
+        for part in expected.parts
+        for number in range(1, plan.count(part, expected.prediction) + 1)
     ]
-    check_report.check(document, measured, expected)
+    require(
+        len(datasets) == len(parts)
+        and all(
+            one.SOPClassUID in _classes(part)
+            for one, (part, _) in zip(datasets, parts, strict=True)
+        ),
+        "unexpected-objects",
+        "The results are not the objects that the destinations are to get.",
+    )
+    read: list[Read] = []
+    for dataset, (part, number) in zip(datasets, parts, strict=True):
+        _check_identity(dataset, expected, part)
+        _check_series(dataset, expected, part, number=number)
+        _check_algorithm(dataset, expected)
+        read.append(_check_content(dataset, part, number, read, expected))
+
+
+def _classes(part: Part) -> tuple[str, ...]:
+    """What SOP class an object may be of."""
+    if part.kind == "seg" and part.variant == "labelmap":
+        return (LABEL_MAP_SEGMENTATION_STORAGE,)
+    return _SOP_CLASSES[part.kind]
+
+
+def _check_content(
+    dataset: Dataset, part: Part, number: int, read: Sequence[Read], expected: Expected
+) -> Read:
+    """Check what only this kind of object has."""
+    volumes_ml: dict[int, float] = {}
+    match part.kind:
+        case "seg":
+            volumes_ml = segmentation.check(dataset, part, expected)
+        case "regions":
+            regions.check(dataset, part, expected)
+        case "sr":
+            beside = [one for one in read if part.variant in one.part.profiles]
+            report.check(dataset, part, beside, expected)
+        case _:
+            raise NotImplementedError(part.kind, number)
+    return Read(part=part, sop_instance_uid=str(dataset.SOPInstanceUID), volumes_ml=volumes_ml)
 
 
 def _read(path: Path) -> Dataset:
@@ -83,10 +124,10 @@ def _read(path: Path) -> Dataset:
         ) from error
 
 
-def _check_identity(dataset: Dataset, expected: Expected, *, kind: Kind) -> None:
+def _check_identity(dataset: Dataset, expected: Expected, part: Part) -> None:
     """Patient, study and accession are the sources', verbatim, as their files have them."""
     first = expected.headers[expected.prediction.subject.sources[0].sop_instance_uid]
-    for keyword in (*common.IDENTITY, *(common.BODY if kind == "seg" else ())):
+    for keyword in (*common.IDENTITY, *(common.BODY if common.has_body(part.kind) else ())):
         require(
             same(dataset.get(keyword), first.get(keyword)),
             "identity-differs",
@@ -101,11 +142,10 @@ def _check_identity(dataset: Dataset, expected: Expected, *, kind: Kind) -> None
             )
 
 
-def _check_series(dataset: Dataset, expected: Expected, *, kind: Kind, output: str) -> None:
-    key = expected.key
+def _check_series(dataset: Dataset, expected: Expected, part: Part, *, number: int) -> None:
     uids = {
-        "SeriesInstanceUID": common.series_uid(key, kind, output),
-        "SOPInstanceUID": common.instance_uid(key, kind, output),
+        "SeriesInstanceUID": part.series_uid(expected.key),
+        "SOPInstanceUID": part.instance_uid(expected.key, number),
     }
     for keyword, derived in uids.items():
         require(
@@ -124,7 +164,8 @@ def _check_series(dataset: Dataset, expected: Expected, *, kind: Kind, output: s
         "SeriesDescription does not say which model made the result, and that it is for research.",
     )
     require(
-        dataset.get("SeriesNumber") == common.SERIES_NUMBER[kind],
+        dataset.get("SeriesNumber") == part.series_number
+        and dataset.get("InstanceNumber") == number,
         "series-differs",
         "SeriesNumber is not the one that is kept for such results.",
     )

@@ -1,0 +1,133 @@
+"""Rejections: which delivered answers are taken back, because a newer one has taken their place.
+
+A delivery whose destination asks for it ("reject") is taken back by a delivery of its own: a key
+object selection of IHE IOCM. It is due when the newer answer is confirmed by that destination, or
+when there will be none: nothing is taken back while what follows may still fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from dicomnode.archive import tables
+from dicomnode.job import DeliveryState, JobState, Purpose
+
+_REJECT = "reject"
+
+
+def ask(tx: Connection, job_id: str, *, at: float) -> None:
+    """Take back what was delivered of a job, as far as that is due."""
+    job = tx.execute(select(tables.job).where(tables.job.c.id == job_id)).one_or_none()
+    if job is None:
+        return
+    for delivery in _standing(tx, job_id):
+        if _is_due(tx, job, delivery):
+            _insert(tx, delivery, at=at)
+
+
+def ask_after(tx: Connection, job_id: str, *, at: float) -> None:
+    """Take back what a job's answer has taken the place of, and what it says otherwise itself."""
+    pending = [job_id]
+    seen: set[str] = set()
+    while pending:
+        one = pending.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        ask(tx, one, at=at)
+        older = select(tables.job.c.id).where(tables.job.c.superseded_by == one)
+        pending += tx.scalars(older).all()
+
+
+def withdraw(tx: Connection, job_id: str, *, key: str) -> str:
+    """A superseded job is wanted again: what was to be taken back of it stays.
+
+    Returns:
+        The key of its results: where something was taken back already, another one, for an archive
+        hides what was rejected for ever.
+    """
+    delivery = tables.delivery.c
+    rejections = select(delivery.id).where(
+        delivery.job == job_id, delivery.purpose == Purpose.REJECTION
+    )
+    tx.execute(
+        tables.delivery.delete().where(
+            delivery.id.in_(rejections), delivery.state == DeliveryState.PENDING
+        )
+    )
+    done = tx.scalars(rejections.order_by(delivery.id)).all()
+    if not done:
+        return key
+    current = tx.scalar(select(tables.job.c.key).where(tables.job.c.id == job_id)) or key
+    return hashlib.sha256(f"{current}\x1fwanted again".encode()).hexdigest()
+
+
+def _standing(tx: Connection, job_id: str) -> list[Row[Any]]:
+    """Confirmed deliveries of a job that are to be taken back some time, and are not yet."""
+    delivery, other = tables.delivery.c, tables.delivery.alias()
+    taken_back = select(other.c.id).where(other.c.about == delivery.id).exists()
+    return list(
+        tx.execute(
+            select(tables.delivery).where(
+                delivery.job == job_id,
+                delivery.purpose != Purpose.REJECTION,
+                delivery.state == DeliveryState.CONFIRMED,
+                delivery.superseded == _REJECT,
+                ~taken_back,
+            )
+        )
+    )
+
+
+def _is_due(tx: Connection, job: Row[Any], delivery: Row[Any]) -> bool:
+    if delivery.purpose == Purpose.NOT_ANALYSED and _has_answer(tx, job.id, delivery.destination):
+        return True
+    if job.state != JobState.SUPERSEDED:
+        return False
+    successor = _last(tx, job)
+    if successor is None or successor.state == JobState.NOT_APPLICABLE:
+        return True
+    return _has_answer(tx, successor.id, delivery.destination)
+
+
+def _last(tx: Connection, job: Row[Any]) -> Row[Any] | None:
+    """The job that stands at the end of what superseded `job`; `None` where nothing does."""
+    current: Row[Any] | None = job
+    while current is not None and current.state == JobState.SUPERSEDED:
+        following = current.superseded_by
+        current = (
+            tx.execute(select(tables.job).where(tables.job.c.id == following)).one_or_none()
+            if following
+            else None
+        )
+    return current
+
+
+def _has_answer(tx: Connection, job_id: str, destination: str) -> bool:
+    delivery = tables.delivery.c
+    confirmed = select(delivery.id).where(
+        delivery.job == job_id,
+        delivery.destination == destination,
+        delivery.purpose == Purpose.RESULTS,
+        delivery.state == DeliveryState.CONFIRMED,
+    )
+    return tx.scalar(confirmed.limit(1)) is not None
+
+
+def _insert(tx: Connection, delivery: Row[Any], *, at: float) -> None:
+    name = f"{delivery.id}\x1f{Purpose.REJECTION}"
+    tx.execute(
+        tables.delivery.insert().values(
+            id=hashlib.sha256(name.encode()).hexdigest()[:32],
+            job=delivery.job,
+            destination=delivery.destination,
+            purpose=Purpose.REJECTION,
+            profile=delivery.profile,
+            about=delivery.id,
+            state=DeliveryState.PENDING,
+            created_at=at,
+        )
+    )

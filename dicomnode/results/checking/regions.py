@@ -1,0 +1,168 @@
+"""Reads the report of regions back, and compares what is drawn with what the model said.
+
+An outline is filled again, pixel by pixel, and compared with the mask that it is around: how it was
+traced plays no part. Where it lies in the patient it is brought to the image first, by the image's
+own file.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from scipy import ndimage
+
+from dicomnode.bundle import Code
+from dicomnode.results import regions
+from dicomnode.results.checking import report
+from dicomnode.results.checking.expected import Expected, has_code, require
+from dicomnode.results.checking.tree import children, measurement_groups, text
+from dicomnode.results.part import Part
+from dicomnode.results.regions import Region
+from dicomnode.results.writing.content import IMAGING_MEASUREMENT_REPORT
+
+_FINDING = Code(value="121071", scheme="DCM", meaning="Finding")
+_COMMENT = Code(value="121106", scheme="DCM", meaning="Comment")
+_TRACKING_ID = Code(value="112039", scheme="DCM", meaning="Tracking Identifier")
+_RELATIVE = 1e-6
+_PIXELS = 1e-2  # what gets lost in 32 bits, of patient coordinates, in pixels
+_PATIENT = "patient"
+
+
+def check(dataset: Dataset, part: Part, expected: Expected) -> None:
+    """Check the report of regions.
+
+    Raises:
+        ResultMismatch: It draws something else than what the model said, or elsewhere.
+    """
+    report.check_standing(dataset, expected, title=IMAGING_MEASUREMENT_REPORT)
+    remarks = [str(child.get("TextValue")) for child in children(dataset, _COMMENT)]
+    require(
+        expected.bundle.manifest.notice in remarks, "notice-missing", "The report has no notice."
+    )
+    meant = regions.of(expected.prediction, expected.bundle, expected.key)
+    found = measurement_groups(dataset)
+    require(
+        [text(one, report.TRACKING_UID) for one in found] == [one.tracking_uid for one in meant],
+        "tracking-differs",
+        "The report has not one group for each region, with its tracking identifier.",
+    )
+    for group, region in zip(found, meant, strict=True):
+        _check_words(group, region)
+        _check_measurements(group, region)
+        _check_place(group, region, part, expected)
+        report.check_made_by(group, expected)
+
+
+def _check_words(group: Dataset, region: Region) -> None:
+    findings = [child.get("ConceptCodeSequence") for child in children(group, _FINDING)]
+    require(
+        text(group, _TRACKING_ID) == region.tracking_id
+        and len(findings) == 1
+        and has_code(findings[0], region.finding.type),
+        "finding-differs",
+        f"What is drawn as {region.tracking_id} is not what the manifest says.",
+    )
+
+
+def _check_measurements(group: Dataset, region: Region) -> None:
+    numbers = [child for child in group.ContentSequence if child.ValueType == "NUM"]
+    require(
+        len(numbers) == len(region.measurements)
+        and all(
+            _is(child, *meant) for child, meant in zip(numbers, region.measurements, strict=True)
+        ),
+        "measurement-differs",
+        f"A measurement of {region.tracking_id} is not what was measured.",
+    )
+
+
+def _is(child: Dataset, name: Code, value: float, unit: Code) -> bool:
+    (measured,) = child.MeasuredValueSequence
+    return (
+        has_code(child.ConceptNameCodeSequence, name)
+        and has_code(measured.MeasurementUnitsCodeSequence, unit)
+        and math.isclose(float(measured.NumericValue), value, rel_tol=_RELATIVE)
+    )
+
+
+def _check_place(group: Dataset, region: Region, part: Part, expected: Expected) -> None:
+    places = [one for one in group.ContentSequence if one.ValueType in ("SCOORD", "SCOORD3D")]
+    require(len(places) == 1, "place-differs", f"{region.tracking_id} has not exactly one place.")
+    source = expected.prediction.subject.sources[region.frame]
+    is_in_patient = places[0].ValueType == "SCOORD3D"
+    can_be = regions.in_patient(region, expected.prediction) is not None
+    require(
+        is_in_patient == (part.variant == _PATIENT and can_be),
+        "place-differs",
+        f"{region.tracking_id} is not drawn in the coordinates that are asked for.",
+    )
+    if is_in_patient:
+        header = expected.headers[source.sop_instance_uid]
+        require(
+            places[0].ReferencedFrameOfReferenceUID == header.FrameOfReferenceUID,
+            "frame-of-reference-differs",
+            f"{region.tracking_id} lies in another frame of reference than its source.",
+        )
+        drawn = _on_image(places[0], region, expected)
+    else:
+        _check_image(places[0], region, expected)
+        drawn = np.array(places[0].GraphicData, dtype=np.float64).reshape(-1, 2)
+    _check_drawn(drawn, region)
+
+
+def _check_image(place: Dataset, region: Region, expected: Expected) -> None:
+    source = expected.prediction.subject.sources[region.frame]
+    named: list[tuple[Any, ...]] = [
+        (one.ReferencedSOPClassUID, one.ReferencedSOPInstanceUID, one.get("ReferencedFrameNumber"))
+        for child in place.get("ContentSequence", ())
+        for one in child.ReferencedSOPSequence
+    ]
+    number = source.frame_number if source.is_multiframe else None
+    require(
+        named == [(source.sop_class_uid, source.sop_instance_uid, number)],
+        "reference-differs",
+        f"{region.tracking_id} is drawn on another image.",
+    )
+
+
+def _on_image(place: Dataset, region: Region, expected: Expected) -> NDArray[np.float64]:
+    """Patient coordinates as columns and rows of the image that they are drawn on."""
+    source = expected.prediction.subject.sources[region.frame]
+    points = np.array(place.GraphicData, dtype=np.float64).reshape(-1, 3)
+    down, right = expected.across(source)
+    offsets = points - expected.position(source)
+    columns = offsets @ right / (right @ right) + 0.5
+    rows = offsets @ down / (down @ down) + 0.5
+    return np.column_stack([columns, rows])
+
+
+def _check_drawn(drawn: NDArray[np.float64], region: Region) -> None:
+    elsewhere = f"{region.tracking_id} is not drawn where the model said."
+    require(drawn.shape == region.points.shape, "place-differs", elsewhere)
+    require(bool(np.abs(drawn - region.points).max() <= _PIXELS), "place-differs", elsewhere)
+    if region.mask is not None:
+        meant = ndimage.binary_fill_holes(region.mask)
+        require(
+            np.array_equal(filled(drawn, region.mask.shape), meant),
+            "outline-differs",
+            f"The outline of {region.tracking_id} is not around what the model marked.",
+        )
+
+
+def filled(outline: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """The pixels whose centres lie inside a closed outline: even-odd, row by row."""
+    inside = np.zeros(shape, dtype=np.bool_)
+    centres = np.arange(shape[1]) + 0.5
+    ends = np.roll(outline, -1, axis=0)
+    for row in range(shape[0]):
+        y = row + 0.5
+        crosses = (outline[:, 1] > y) != (ends[:, 1] > y)
+        begin, end = outline[crosses], ends[crosses]
+        share = (y - begin[:, 1]) / (end[:, 1] - begin[:, 1])
+        at = begin[:, 0] + share * (end[:, 0] - begin[:, 0])
+        inside[row] = np.count_nonzero(at[:, None] > centres, axis=0) % 2 == 1
+    return inside

@@ -1,0 +1,255 @@
+"""Reads a report's content tree, and compares it with what the pixels of the SEG say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pydicom import Dataset
+
+from dicomnode.bundle import Code, Segment
+from dicomnode.results import findings, layers, said
+from dicomnode.results.checking import findings as check_findings
+from dicomnode.results.checking.expected import Expected, Read, has_code, require
+from dicomnode.results.checking.tree import children, measurement_groups, text
+from dicomnode.results.layers import Numbered
+from dicomnode.results.part import Part
+from dicomnode.results.writing.report import NOT_FOUND, TITLES
+from dicomnode.volume import Images, Volume
+
+_TRACKING_ID = Code(value="112039", scheme="DCM", meaning="Tracking Identifier")
+TRACKING_UID = Code(value="112040", scheme="DCM", meaning="Tracking Unique Identifier")
+_FINDING = Code(value="121071", scheme="DCM", meaning="Finding")
+_SEGMENT = Code(value="121191", scheme="DCM", meaning="Referenced Segment")
+_SOURCE_SERIES = Code(value="121232", scheme="DCM", meaning="Source series for segmentation")
+_ALGORITHM_NAME = Code(value="111001", scheme="DCM", meaning="Algorithm Name")
+_ALGORITHM_VERSION = Code(value="111003", scheme="DCM", meaning="Algorithm Version")
+_PROCEDURE = Code(value="121058", scheme="DCM", meaning="Procedure Reported")
+_COMMENT = Code(value="121106", scheme="DCM", meaning="Comment")
+_VOLUME = Code(value="118565006", scheme="SCT", meaning="Volume")
+_MILLILITRE = Code(value="mL", scheme="UCUM", meaning="milliliter")
+
+_RELATIVE = 1e-5  # between a volume by the affine and one by the frames' positions
+_ABSOLUTE_ML = 1e-6  # the last decimal that is written
+
+
+def check(dataset: Dataset, part: Part, beside: Sequence[Read], expected: Expected) -> None:
+    """Check the report.
+
+    Args:
+        beside: Every other object that the same destination gets.
+
+    Raises:
+        ResultMismatch: It says something else than the SEG, or names something else.
+    """
+    profile = next(one for one in expected.profiles if one.digest == part.variant)
+    check_standing(dataset, expected, title=TITLES[profile.title])
+    _check_remarks(dataset, expected)
+    _check_evidence(dataset, beside, expected)
+    groups = measurement_groups(dataset)
+    claimed = _check_segments(groups, beside, expected)
+    others = findings.groups(expected.prediction, expected.bundle.manifest.outputs, expected.key)
+    rest = {text(group, TRACKING_UID): group for group in groups if id(group) not in claimed}
+    require(
+        sorted(rest) == sorted(one.tracking_uid for one in others)
+        and len(rest) + len(claimed) == len(groups),
+        "tracking-differs",
+        "The report has not one group for each finding, with its tracking identifier.",
+    )
+    subject = expected.prediction.subject
+    space = subject.frame_of_reference_uid if isinstance(subject, Volume) else ""
+    check_findings.check(rest, others, space=space)
+    for group in others:
+        check_made_by(rest[group.tracking_uid], expected)
+
+
+def _check_segments(
+    groups: Sequence[Dataset], beside: Sequence[Read], expected: Expected
+) -> set[int]:
+    """Check the groups of all segments; gives them by `id`."""
+    outputs = dict.fromkeys(one.output for one in said.segmented(expected.prediction))
+    claimed: set[int] = set()
+    for output in outputs:
+        segs = [one for one in beside if one.part.kind == "seg" and one.part.output == output]
+        for item in layers.numbered(expected.bundle, output):
+            tracked = said.tracking_uid(expected.key, output, item.segment.label)
+            own = [group for group in groups if text(group, TRACKING_UID) == tracked]
+            claimed.update(map(id, own))
+            for group in own:
+                _check_finding(group, item, expected)
+            if isinstance(expected.prediction.subject, Images):
+                _check_on_images(own, output, item, segs, expected)
+                continue
+            require(
+                len(own) == 1,
+                "tracking-differs",
+                f"Segment {item.number} has not exactly one group in the report.",
+            )
+            _check_source(own[0], segs, item, expected)
+            if segs:
+                volume_ml = segs[0].volumes_ml[item.number]
+            else:
+                counted = layers.of(expected.prediction, expected.bundle, output).count(item)
+                volume_ml = counted * expected.prediction.volume.voxel_mm3 / 1000
+            _check_volume(own[0], volume_ml, item)
+    return claimed
+
+
+def _check_on_images(
+    own: Sequence[Dataset], output: str, item: Numbered, segs: Sequence[Read], expected: Expected
+) -> None:
+    """Of a segment of single images: a group for each that it is on, and each names it."""
+    answers = [one for one in said.segmented(expected.prediction) if one.output == output]
+    frames = [
+        answer.frame
+        for answer in answers
+        if answer.frame is not None
+        and layers.of(expected.prediction, expected.bundle, output, (answer.frame,)).count(item)
+    ]
+    if not frames:
+        require(
+            len(own) == 1 and text(own[0], _COMMENT) == NOT_FOUND,
+            "finding-differs",
+            f"The report does not say that segment {item.number} was not found.",
+        )
+        return
+    require(
+        len(own) == len(frames),
+        "finding-differs",
+        f"Segment {item.number} has not one group for each image that it is on.",
+    )
+    for group, frame in zip(own, frames, strict=True):
+        source = expected.prediction.subject.sources[frame]
+        named = [
+            (sop.ReferencedSOPInstanceUID, sop.get("ReferencedSegmentNumber"))
+            for child in group.ContentSequence
+            if child.ValueType == "IMAGE"
+            for sop in child.ReferencedSOPSequence
+        ]
+        seg = next((one for one in segs if frame in one.part.frames), None)
+        meant: list[tuple[str, int | None]] = [(source.sop_instance_uid, None)]
+        if seg is not None:
+            meant.insert(0, (seg.sop_instance_uid, item.number))
+        require(
+            named == meant,
+            "reference-differs",
+            f"The finding of segment {item.number} names another segment, or another image.",
+        )
+
+
+def check_standing(dataset: Dataset, expected: Expected, *, title: Code) -> None:
+    """The report is complete and verified by nobody, and says what it is about."""
+    flags = [dataset.get(f"{what}Flag") for what in ("Completion", "Preliminary", "Verification")]
+    require(
+        flags == ["COMPLETE", "PRELIMINARY", "UNVERIFIED"],
+        "standing-differs",
+        "The report passes for more, or for less, than an algorithm's unverified answer.",
+    )
+    require(
+        has_code(dataset.ConceptNameCodeSequence, title),
+        "title-differs",
+        "The report has not the title that its destination asks for.",
+    )
+    procedures = [item.get("ConceptCodeSequence") for item in children(dataset, _PROCEDURE)]
+    require(
+        len(procedures) == 1 and has_code(procedures[0], expected.bundle.manifest.procedure),
+        "procedure-differs",
+        "The procedure reported is not the one of the manifest.",
+    )
+
+
+def _check_remarks(dataset: Dataset, expected: Expected) -> None:
+    remarks = [str(child.get("TextValue")) for child in children(dataset, _COMMENT)]
+    require(
+        remarks == [expected.bundle.manifest.notice, *said.silent(expected.prediction)],
+        "notice-missing",
+        "The report has no notice, or does not say what could not be said.",
+    )
+
+
+def _check_evidence(dataset: Dataset, beside: Sequence[Read], expected: Expected) -> None:
+    found = [
+        instance.ReferencedSOPInstanceUID
+        for study in dataset.get("CurrentRequestedProcedureEvidenceSequence", ())
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    ]
+    meant = [*expected.all_headers, *(one.sop_instance_uid for one in beside)]
+    require(
+        sorted(found) == sorted(meant),
+        "reference-differs",
+        "The report's evidence is not every source and every object of the run.",
+    )
+
+
+def _check_finding(group: Dataset, item: Numbered, expected: Expected) -> None:
+    number = item.number
+    require(
+        text(group, _TRACKING_ID) == item.segment.name,
+        "tracking-differs",
+        f"The finding of segment {number} has another tracking identifier than the segment.",
+    )
+    findings = [child.get("ConceptCodeSequence") for child in children(group, _FINDING)]
+    require(
+        len(findings) == 1 and has_code(findings[0], item.segment.type),
+        "finding-differs",
+        f"The finding of segment {number} is not what the manifest says.",
+    )
+    check_made_by(group, expected)
+
+
+def check_made_by(group: Dataset, expected: Expected) -> None:
+    """A group names the algorithm which ran."""
+    model = expected.bundle
+    require(
+        text(group, _ALGORITHM_NAME) == model.manifest.name
+        and text(group, _ALGORITHM_VERSION) == model.algorithm_version,
+        "algorithm-differs",
+        "A finding names another algorithm, or another version of it.",
+    )
+
+
+def _check_source(group: Dataset, segs: Sequence[Read], item: Numbered, expected: Expected) -> None:
+    named = [
+        (sop.ReferencedSOPInstanceUID, sop.get("ReferencedSegmentNumber"))
+        for child in children(group, _SEGMENT)
+        for sop in child.get("ReferencedSOPSequence", ())
+    ]
+    series = {header.SeriesInstanceUID for header in expected.headers.values()}
+    require(
+        named == [(one.sop_instance_uid, item.number) for one in segs]
+        and (not segs or text(group, _SOURCE_SERIES) in series),
+        "reference-differs",
+        f"The finding of segment {item.number} names another segment, or another series.",
+    )
+
+
+def _check_volume(group: Dataset, volume_ml: float, item: Numbered) -> None:
+    values = [
+        value
+        for child in children(group, _VOLUME)
+        for value in child.get("MeasuredValueSequence", ())
+    ]
+    require(
+        len(values) == (isinstance(item.segment, Segment) and "volume" in item.segment.measure),
+        "measurement-differs",
+        f"The volume of segment {item.number} does not stand in the report exactly once.",
+    )
+    for value in values:
+        require(
+            has_code(value.get("MeasurementUnitsCodeSequence"), _MILLILITRE),
+            "unit-differs",
+            f"The volume of segment {item.number} is not in mL.",
+        )
+        for keyword in ("NumericValue", "FloatingPointValue"):
+            number = float(value.get(keyword, math.nan))
+            require(
+                math.isclose(number, volume_ml, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE_ML),
+                "measurement-differs",
+                f"The volume of segment {item.number} is not that of its bits in the SEG.",
+            )
+    require(
+        (text(group, _COMMENT) == NOT_FOUND) == (volume_ml == 0),
+        "finding-differs",
+        f"Whether segment {item.number} was found is not said as it is.",
+    )

@@ -1,0 +1,136 @@
+"""Prediction and profiles → the objects that are made, in the order in which they are sent.
+
+What is named comes before what names it: the report of everything is last. Who gets the report has
+everything that it is about.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from dicomnode.bundle import Bundle
+from dicomnode.prediction import (
+    Answer,
+    DerivedImage,
+    HeatMap,
+    LabelMap,
+    Masks,
+    Prediction,
+    ProbabilityMap,
+    Registration,
+)
+from dicomnode.profile import Profile
+from dicomnode.results import layers, regions
+from dicomnode.results.part import Part
+from dicomnode.volume import Images, Slide, Volume
+
+
+def of(prediction: Prediction, bundle: Bundle, profiles: Sequence[Profile]) -> tuple[Part, ...]:
+    """Every object that destinations of these profiles get, each once."""
+    wanted: dict[Part, set[str]] = defaultdict(set)
+    for profile in profiles:
+        for part in _of_profile(prediction, bundle, profile):
+            wanted[part].add(profile.digest)
+    order = {kind: number for number, kind in enumerate(_ORDER)}
+    parts = [
+        Part(
+            kind=part.kind,
+            output=part.output,
+            variant=part.variant,
+            frames=part.frames,
+            profiles=frozenset(digests),
+        )
+        for part, digests in wanted.items()
+    ]
+    return tuple(sorted(parts, key=lambda part: order[part.kind]))
+
+
+_ORDER = (
+    "seg",
+    "map",
+    "image",
+    "registration",
+    "capture",
+    "regions",
+    "presentation",
+    "key-images",
+    "sr",
+)
+
+
+def _of_profile(prediction: Prediction, bundle: Bundle, profile: Profile) -> Iterator[Part]:
+    outputs = dict.fromkeys(answer.output for answer in prediction.answers)
+    for output in outputs:
+        answers = [one for one in prediction.answers if one.output == output]
+        for frames in _groups(prediction, answers):
+            yield from _of_output(answers, prediction, bundle, frames, profile)
+    if profile.capture and not isinstance(prediction.subject, Slide):
+        yield Part(kind="capture")
+    if regions.of(prediction, bundle):
+        yield from _drawn(profile)
+    if profile.report:
+        yield Part(kind="sr", variant=profile.digest)
+
+
+def _drawn(profile: Profile) -> Iterator[Part]:
+    """What shows regions of images."""
+    if profile.regions:
+        yield Part(kind="regions", variant=profile.coordinates)
+    if profile.presentation:
+        yield Part(kind="presentation")
+    if profile.key_images:
+        yield Part(kind="key-images")
+
+
+def _of_output(
+    answers: Sequence[Answer],
+    prediction: Prediction,
+    bundle: Bundle,
+    frames: tuple[int, ...],
+    profile: Profile,
+) -> Iterator[Part]:
+    first, output = answers[0], answers[0].output
+    if isinstance(first, LabelMap | Masks) and profile.segmentation != "none":
+        encoding = profile.segmentation
+        if encoding == "labelmap" and layers.of(prediction, bundle, output, frames).overlap:
+            encoding = "binary"
+        yield Part(kind="seg", output=output, variant=encoding, frames=frames)
+    elif isinstance(first, ProbabilityMap) and profile.segmentation == "fractional":
+        yield Part(kind="seg", output=output, variant="fractional", frames=frames)
+    elif isinstance(first, ProbabilityMap | HeatMap) and profile.maps:
+        for label in _mapped(first, bundle):
+            yield Part(kind="map", output=output, variant=label, frames=frames)
+    elif isinstance(first, DerivedImage) and profile.images:
+        yield Part(kind="image", output=output, frames=frames)
+    elif isinstance(first, Registration) and profile.registrations:
+        yield Part(kind="registration", output=output)
+
+
+def _mapped(answer: Answer, bundle: Bundle) -> list[str]:
+    """What there is a map of: each finding by its label, or the one thing that a heat map shows."""
+    if not isinstance(answer, ProbabilityMap):
+        return [""]
+    return [str(one.segment.label) for one in layers.numbered(bundle, answer.output)]
+
+
+def _groups(prediction: Prediction, answers: Sequence[Answer]) -> list[tuple[int, ...]]:
+    """The frames of images that one object can hold together: those of one size.
+
+    Of a volume and of a slide there is one group, without numbers.
+    """
+    subject = prediction.subject
+    if isinstance(subject, Volume | Slide) or not isinstance(subject, Images):
+        return [()]
+    sizes: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for answer in answers:
+        if answer.frame is not None:
+            sizes[subject.frames[answer.frame].array.shape[:2]].append(answer.frame)
+    return [tuple(frames) for frames in sizes.values()]
+
+
+def count(part: Part, prediction: Prediction) -> int:
+    """How many objects a part is: of a series of images one for each frame, else one."""
+    if part.kind != "image":
+        return 1
+    return len(part.frames) or len(prediction.subject.sources)

@@ -737,7 +737,7 @@ SEG_FAULTS: dict[str, tuple[Fault, str]] = {
     "mirrored along the slices": (_reverse_the_frames, "mask-differs"),
     "mirrored along the rows": (_mirror_the_rows, "mask-differs"),
     "two segments swapped": (_swap_two_segments, "frames-differ"),
-    "positions turned round": (_reverse_the_positions, "frames-differ"),
+    "positions turned round": (_reverse_the_positions, "reference-differs"),
     "shifted by a slice": (_shift_the_frames(0, 0, 2.5), "frame-elsewhere"),
     "shifted by half a millimetre": (_shift_the_frames(0.5, 0, 0), "frame-elsewhere"),
     "shifted far away": (_shift_the_frames(0, 0, 500), "frame-elsewhere"),

@@ -11,14 +11,36 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.uid import (
+    ColorSoftcopyPresentationStateStorage,
+    Comprehensive3DSRStorage,
+    CTImageStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    MRImageStorage,
+    ParametricMapStorage,
+    PositronEmissionTomographyImageStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+    SpatialRegistrationStorage,
+)
 
 from dicomnode.bundle import MAX_SERIES_DESCRIPTION, Bundle
 from dicomnode.errors import ResultMismatch
 from dicomnode.prediction import Prediction
 from dicomnode.profile import Profile
 from dicomnode.results import common, plan
-from dicomnode.results.checking import regions, report, segmentation
+from dicomnode.results.checking import (
+    capture,
+    derived_image,
+    key_images,
+    parametric_map,
+    presentation,
+    regions,
+    registration,
+    report,
+    segmentation,
+)
 from dicomnode.results.checking.expected import Expected, Read, has_code, require, same
 from dicomnode.results.checking.segmentation import LABEL_MAP_SEGMENTATION_STORAGE
 from dicomnode.results.part import Kind, Part
@@ -33,7 +55,16 @@ _ONE_FOR_ALL = (
 )
 _SOP_CLASSES: dict[Kind, tuple[str, ...]] = {
     "seg": (SegmentationStorage,),
+    "map": (ParametricMapStorage,),
+    "image": (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage),
+    "registration": (SpatialRegistrationStorage,),
+    "capture": (SecondaryCaptureImageStorage,),
     "regions": (Comprehensive3DSRStorage,),
+    "presentation": (
+        GrayscaleSoftcopyPresentationStateStorage,
+        ColorSoftcopyPresentationStateStorage,
+    ),
+    "key-images": (KeyObjectSelectionDocumentStorage,),
     "sr": (Comprehensive3DSRStorage,),
 }
 
@@ -105,8 +136,20 @@ def _check_content(
     match part.kind:
         case "seg":
             volumes_ml = segmentation.check(dataset, part, expected)
+        case "map":
+            parametric_map.check(dataset, part, expected)
+        case "image":
+            derived_image.check(dataset, part, number, expected)
+        case "registration":
+            registration.check(dataset, part, expected)
+        case "capture":
+            capture.check(dataset, part, expected)
         case "regions":
             regions.check(dataset, part, expected)
+        case "presentation":
+            presentation.check(dataset, part, expected)
+        case "key-images":
+            key_images.check(dataset, part, expected)
         case "sr":
             beside = [one for one in read if part.variant in one.part.profiles]
             report.check(dataset, part, beside, expected)

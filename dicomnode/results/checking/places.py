@@ -52,7 +52,7 @@ def voxel_mm3(dataset: Dataset, where: Sequence[int]) -> float:
     heights = _positions(dataset) @ normal
     first, last = int(np.argmin(where)), int(np.argmax(where))
     if where[first] != where[last]:
-        return float((heights[last] - heights[first]) / (where[last] - where[first]))
+        return abs(float((heights[last] - heights[first]) / (where[last] - where[first])))
     shared = dataset.SharedFunctionalGroupsSequence[0]
     return float(np.linalg.norm(normal) * shared.PixelMeasuresSequence[0].SpacingBetweenSlices)
 

@@ -56,7 +56,8 @@ class _Decoded:
         stored = np.frombuffer(
             self.dataset.PixelData, dtype=np.uint8, count=size, offset=frame * size
         )
-        return stored.reshape(self.shape).astype(np.float32) / self.dataset.MaximumFractionalValue
+        most = float(self.dataset.MaximumFractionalValue)
+        return stored.reshape(self.shape).astype(np.float32) / most
 
     def _unpacked(self, frame: int) -> NDArray[np.bool_]:
         """BINARY: frame follows frame without a gap, lowest bit first (PS3.5 8.1.1)."""

@@ -1,0 +1,13 @@
+"""Reads it back."""
+
+from __future__ import annotations
+
+from pydicom import Dataset
+
+from dicomnode.results.checking.expected import Expected
+from dicomnode.results.part import Part
+
+
+def check(dataset: Dataset, part: Part, expected: Expected) -> None:
+    """Check it."""
+    raise NotImplementedError(dataset, part, expected)

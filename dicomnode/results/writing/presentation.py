@@ -1,0 +1,13 @@
+"""A presentation state that draws what was found (PS3.3 A.33)."""
+
+from __future__ import annotations
+
+from pydicom import Dataset
+
+from dicomnode.results.common import Run
+from dicomnode.results.part import Part
+
+
+def build(run: Run, part: Part) -> Dataset:
+    """Make it."""
+    raise NotImplementedError(run, part)

@@ -1,0 +1,13 @@
+"""Where another input lies in the space of the first (PS3.3 A.39.1)."""
+
+from __future__ import annotations
+
+from pydicom import Dataset
+
+from dicomnode.results.common import Run
+from dicomnode.results.part import Part
+
+
+def build(run: Run, part: Part) -> Dataset:
+    """Make it."""
+    raise NotImplementedError(run, part)

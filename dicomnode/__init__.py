@@ -18,3 +18,5 @@ The way of a study, and where each stage lives:
 """
 
 __version__ = "0.1.0"
+#: What the node calls itself in every object that it makes.
+NAME = "dicomnode"

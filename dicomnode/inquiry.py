@@ -141,6 +141,7 @@ def _job_outcome(tx: Connection, job: Job, entries: Sequence[Entry], *, data_dir
         "deliveries": [
             {
                 "destination": one.destination,
+                "purpose": str(one.purpose),
                 "state": str(one.state),
                 "attempts": one.attempts,
                 "reason": f"{one.reason}: {one.detail}" if one.reason else "",

@@ -15,13 +15,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from dicomnode import completeness, log, routing
-from dicomnode.archive import associations, contents, decisions, index, journal, revisions
+from dicomnode import completeness, log, routed, routing
+from dicomnode.archive import associations, contents, decisions, index, journal
 from dicomnode.archive.arrival import Arrival, End, Ended, Opened, Stored, TurnedAway
 from dicomnode.archive.contents import Content, Unreadable
 from dicomnode.archive.database import Database
 from dicomnode.archive.files import FileStore, sop_instance_uid_of
-from dicomnode.archive.jobs import JobInput
 from dicomnode.archive.journal import Kind
 from dicomnode.errors import RetryLater
 from dicomnode.study import Study
@@ -268,27 +267,19 @@ class Intake:
         if index.complete(
             tx, study_instance_uid, revision=study.revision, because=release.because, at=now
         ):
-            self._route(tx, study, because=release.because, at=now)
+            journal.write(
+                tx,
+                Kind.STUDY_COMPLETE,
+                at=now,
+                study=study_instance_uid,
+                revision=study.revision,
+                because=release.because,
+            )
+            count = routed.apply(tx, study, self._rules, at=now)
+            _log.info(
+                "study complete", study=study_instance_uid, revision=study.revision, count=count
+            )
         return None
-
-    def _route(self, tx: Connection, study: Study, *, because: str, at: float) -> None:
-        uid = study.study_instance_uid
-        journal.write(
-            tx, Kind.STUDY_COMPLETE, at=at, study=uid, revision=study.revision, because=because
-        )
-        routed = routing.hold(routing.route(study, self._rules), _incomplete(tx, study))
-        decisions.record(tx, uid, [_recorded(study, one) for one in routed.decisions])
-        wanted = [_new_job(study, one) for one in routed.jobs]
-        for job in wanted:
-            revisions.create(tx, job, at=at)
-        revisions.supersede_unwanted(
-            tx,
-            uid,
-            rules={rule.name for rule in self._rules},
-            wanted=[job.id for job in wanted],
-            at=at,
-        )
-        _log.info("study complete", study=uid, revision=study.revision, count=len(wanted))
 
 
 def _received(
@@ -350,51 +341,4 @@ def _record(tx: Connection, arrival: Opened | TurnedAway | Ended) -> set[str]:
 def _record_end(tx: Connection, association: str, *, end: End, at: float, **counts: Any) -> None:
     journal.write(
         tx, Kind.ASSOCIATION_ENDED, at=at, association=association, end=str(end), **counts
-    )
-
-
-def _incomplete(tx: Connection, study: Study) -> dict[str, str]:
-    """The series that came in part after the whole had been removed, and what to do about each."""
-    return {
-        series: f"The series was removed after its delivery, and {count} of its instances have not"
-        " come again: send the whole study."
-        for series, count in revisions.torn(tx, study.study_instance_uid).items()
-    }
-
-
-def _recorded(study: Study, decision: routing.Decision) -> decisions.Recorded:
-    return decisions.Recorded(
-        revision=study.revision,
-        rule=decision.rule,
-        series_instance_uid=decision.series_instance_uid,
-        model=decision.model,
-        outcome=decision.outcome,
-        origin=decision.origin,
-        clause=decision.clause,
-        value=decision.value,
-        detail=decision.detail,
-    )
-
-
-def _new_job(study: Study, routed: routing.NewJob) -> revisions.NewJob:
-    instances = {
-        one.series_instance_uid: tuple(i.sop_instance_uid for i in one.instances)
-        for one in study.series
-    }
-    return revisions.NewJob(
-        key=routed.key,
-        study_instance_uid=study.study_instance_uid,
-        revision=study.revision,
-        rule=routed.rule,
-        model=routed.model,
-        model_digest=routed.model_digest,
-        inputs={
-            name: JobInput(
-                series=series, instances=tuple(uid for one in series for uid in instances[one])
-            )
-            for name, series in routed.inputs.items()
-        },
-        send_to=routed.send_to,
-        notify=routed.notify,
-        priority=routed.priority,
     )

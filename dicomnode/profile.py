@@ -76,6 +76,18 @@ class Profile(BaseModel):
         return self.model_copy(update=chosen)
 
 
+#: The keys that say whether something is sent, beside `segmentation`.
+SENT = (
+    "maps",
+    "images",
+    "registrations",
+    "capture",
+    "regions",
+    "presentation",
+    "key_images",
+    "report",
+)
+
 Name = Literal["standard", "ohif", "weasis", "slicer", "captures-only"]
 
 #: What is known to work where (measured or read in the viewers' own trackers).

@@ -197,7 +197,7 @@ def toml(
         sections.insert(
             -2,
             f'[peers.pacs]\nae_title = "{pacs["ae_title"]}"\nhost = "127.0.0.1"\n'
-            f"port = {pacs['port']}",
+            f"port = {pacs['port']}\n{pacs.get('more', '')}",
         )
     return "\n\n".join(section for section in sections if section) + "\n"
 

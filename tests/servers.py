@@ -42,6 +42,8 @@ _IS_THERE: dict[str, Callable[[], bool]] = {
     "dicom3tools": lambda: shutil.which("dciodvfy") is not None,
     "openssl": lambda: shutil.which("openssl") is not None,
     "e2fsprogs": lambda: Path("/sbin/mkfs.ext4").exists(),
+    "chromium": lambda: shutil.which("chromium") is not None,
+    "npm": lambda: shutil.which("npm") is not None,
     "postgresql": lambda: any(POSTGRES_BIN.glob("*/bin/postgres")),
 }
 

@@ -13,9 +13,10 @@ from dicomnode.archive.deliveries import Delivery
 from dicomnode.archive.results import ResultFile
 from dicomnode.config import Peer
 from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
+from dicomnode.job import Purpose
 from dicomnode.network import sender
 from dicomnode.network.request import AddressEntry, Destination
-from workers import commitment
+from workers import commitment, notices
 from workers.commitment import Awaiting
 from workers.context import Context
 
@@ -24,7 +25,7 @@ _log = log.get(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """What goes to one destination: SEG first, SR last.
+    """What goes to one destination: what is named first, the report of everything last.
 
     Attributes:
         study_instance_uid: The study that the results belong to.
@@ -128,7 +129,9 @@ def _destination(context: Context, address: AddressEntry | None) -> Destination:
 def _parcel(context: Context, delivery: Delivery) -> Parcel:
     with context.database.read() as tx:
         job = jobs.job(tx, delivery.job)
-        files = results.of_job(tx, delivery.job)
+        files = results.of_job(tx, delivery.job, profile=delivery.profile)
+    if job is not None and delivery.purpose is not Purpose.RESULTS:
+        files = [notices.of(context, delivery, job)]
     if job is None or not files:
         raise Failed("no-results", "The job has no results to deliver.")
     return Parcel(study_instance_uid=job.study_instance_uid, files=tuple(files))

@@ -21,7 +21,14 @@ from dicomnode.archive import results as kept_results
 from dicomnode.archive.jobs import Job
 from dicomnode.archive.results import ResultFile
 from dicomnode.bundle import Bundle
-from dicomnode.errors import Failed, Misconfigured, NodeError, NotApplicable, RetryLater
+from dicomnode.errors import (
+    Failed,
+    Misconfigured,
+    NodeError,
+    NotApplicable,
+    RetryLater,
+    UnsuitableSeries,
+)
 from dicomnode.job import JobState
 from dicomnode.prediction import Shown
 from dicomnode.profile import Profile
@@ -34,6 +41,7 @@ _log = log.get(__name__)
 
 OVERLAY = "overlay.png"
 _RETRY_S = 5.0
+_PATIENT = ("PatientID", "IssuerOfPatientID")
 # Nobody makes room within seconds, and each attempt runs the model anew.
 _NO_ROOM_RETRY_S = 60.0
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -102,6 +110,7 @@ def _run(
 ) -> tuple[ResultFile, ...]:
     bundle = _bundle(context, job)
     asked = list({one.digest: one for one in _profiles(context, job).values()}.values())
+    _require_one_patient(context, job)
     with watch.time("model"):
         model = models.get(bundle)
     with watch.time("load"):
@@ -192,6 +201,31 @@ def _bundle(context: Context, job: Job) -> Bundle:
             f" {bundle.digest[:16]}. Restart node and workers with the same bundle.",
         )
     return bundle
+
+
+def _require_one_patient(context: Context, job: Job) -> None:
+    """Refuse a study that holds several patients: whichever of them a result names may be wrong.
+
+    Raises:
+        UnsuitableSeries: `two-patients`.
+    """
+    with context.database.read() as tx:
+        study = index.study(tx, job.study_instance_uid)
+    own = {uid for one in job.inputs.values() for uid in one.series}
+    patients = {
+        series.series_instance_uid: {
+            tuple(str(one.value(keyword) or "") for keyword in _PATIENT) for one in series.instances
+        }
+        for series in (study.series if study else ())
+    }
+    if any(len(found) > 1 for uid, found in patients.items() if uid in own):
+        return  # an image of another patient among those to be shown: refused when they are read
+    if len(set().union(*patients.values())) > 1:
+        raise UnsuitableSeries(
+            "two-patients",
+            "The study holds images of several patients, by Patient ID and its issuer. Have it put"
+            " right at its source and sent again.",
+        )
 
 
 def load(context: Context, job: Job, bundle: Bundle) -> Mapping[str, Shown]:

@@ -27,6 +27,7 @@ from dicomnode.prediction import (
     Numbers,
     Points,
     Prediction,
+    Registration,
     Shown,
 )
 from workers import device as devices
@@ -42,6 +43,7 @@ ROUNDS = 3
 LEAST_DICE = 0.999
 MOST_APART = 0.01  # of probabilities
 MOST_RELATIVE = 0.01  # of coordinates and numbers
+_SPAN = 200.0  # mm of a patient: where a registration is looked at
 _BATCHES = (1, 2, 4, 8)
 _WARM = 1
 
@@ -229,7 +231,7 @@ def _agreement(one: Answer, other: Answer) -> Iterator[tuple[str, float]]:
         yield "dice", float(one.chosen == other.chosen)
     elif isinstance(one, Numbers) and isinstance(other, Numbers):
         yield "relative", _relative(one.values, other.values)
-    elif isinstance(one, Boxes | Points):
+    elif isinstance(one, Boxes | Points | Registration):
         yield "relative", _relative(_places(one), _places(other))
     else:
         first, second = getattr(one, "array", 0.0), getattr(other, "array", 0.0)
@@ -242,6 +244,10 @@ def _places(answer: Answer) -> list[float]:
         return [value for box in answer.boxes for value in (*box.low, *box.high, box.score)]
     if isinstance(answer, Points):
         return [value for point in answer.points for value in point.at]
+    if isinstance(answer, Registration):
+        corners = np.array([[0, 0, 0, 1], [_SPAN, 0, 0, 1], [0, _SPAN, 0, 1], [0, 0, _SPAN, 1]])
+        placed: list[float] = (corners @ answer.matrix[:3].T).ravel().tolist()
+        return placed
     return []
 
 

@@ -33,6 +33,7 @@ class Delivery:
     reason: str
     detail: str
     attempts: int
+    created_at: float
     ended_at: float | None
 
 
@@ -191,6 +192,7 @@ def _move(
         study=study,
         job=delivery.job,
         destination=delivery.destination,
+        purpose=str(delivery.purpose),
         state=str(after),
         attempt=delivery.attempts,
         reason=values.get("reason", ""),
@@ -232,5 +234,6 @@ def _delivery(row: Row[Any]) -> Delivery:
         reason=row.reason,
         detail=row.detail,
         attempts=row.attempts,
+        created_at=row.created_at,
         ended_at=row.ended_at,
     )

@@ -18,6 +18,7 @@ from dicomnode.bundle.outputs import (
     LabelMapOutput,
     MasksOutput,
     Output,
+    RegistrationOutput,
 )
 from dicomnode.bundle.terms import Code, Name, Strict
 from dicomnode.errors import Misconfigured
@@ -116,23 +117,28 @@ class Manifest(Strict):
             raise ValueError("outputs: a bundle has outputs, a chain has steps instead")
         if bool(self.steps) != bool(self.takes or self.merges):
             raise ValueError("steps: a chain says in takes or merges what it answers")
-        first = next(iter(self.inputs.values()))
         for name, one in self.outputs.items():
-            if isinstance(one, HeatMapOutput):
-                of = self.outputs.get(one.of)
-                if not isinstance(of, ClassificationOutput):
-                    raise ValueError(  # noqa: TRY004 - pydantic takes no other
-                        f"outputs.{name}.of: '{one.of}' is no classification"
-                    )
-            if (
-                isinstance(one, BoxesOutput)
-                and first.form != "volume"
-                and one.coordinates != "index"
-            ):
-                raise ValueError(
-                    f"outputs.{name}.coordinates: of form {first.form} they are 'index'"
-                )
+            fault = self._misfit(one)
+            if fault:
+                raise ValueError(f"outputs.{name}.{fault}")
         return self
+
+    def _misfit(self, output: Output) -> str:
+        """What of an output does not fit to the inputs and the other outputs; "" if all does."""
+        first, *others = self.inputs
+        form = self.inputs[first].form
+        if isinstance(output, HeatMapOutput) and not isinstance(
+            self.outputs.get(output.of), ClassificationOutput
+        ):
+            return f"of: '{output.of}' is no classification"
+        if isinstance(output, BoxesOutput) and form != "volume" and output.coordinates != "index":
+            return f"coordinates: of form {form} they are 'index'"
+        if isinstance(output, RegistrationOutput):
+            if output.moving not in others:
+                return f"moving: '{output.moving}' is no input beside the first"
+            if {form, self.inputs[output.moving].form} != {"volume"}:
+                return "moving: only a volume is registered to a volume"
+        return ""
 
     @model_validator(mode="after")
     def _steps_follow(self) -> Self:
@@ -175,6 +181,19 @@ class Manifest(Strict):
             for step, manifest in of_steps.items()
             for name, output in manifest.outputs.items()
         }
+        self._require_said(said, path)
+        outputs = {name: said[of] for name, of in self.takes.items()}
+        for name, merge in self.merges.items():
+            first, *others = (said[of] for of in merge.of)
+            if any(_meaning(one) != _meaning(first) for one in others):
+                raise Misconfigured(
+                    "manifest-faulty", f"{path}: merges.{name}: its outputs differ in meaning."
+                )
+            outputs[name] = first
+        return self.model_copy(update={"outputs": outputs})
+
+    def _require_said(self, said: Mapping[str, Output], path: Path) -> None:
+        """Make sure that steps say what the chain takes from them, and that it can be taken."""
         for key, named in self._all_named():
             if named not in said:
                 raise Misconfigured("manifest-faulty", f"{path}: {key}: there is no '{named}'.")
@@ -185,15 +204,12 @@ class Manifest(Strict):
                 raise Misconfigured(
                     "manifest-faulty", f"{path}: steps.{name}.region.of: has no place in the image."
                 )
-        outputs = {name: said[of] for name, of in self.takes.items()}
-        for name, merge in self.merges.items():
-            first, *others = (said[of] for of in merge.of)
-            if any(_meaning(one) != _meaning(first) for one in others):
+        for key, named in self._named():
+            if isinstance(said[named], RegistrationOutput):
+                # It names an input of its step, which the chain may call otherwise, or not have.
                 raise Misconfigured(
-                    "manifest-faulty", f"{path}: merges.{name}: its outputs differ in meaning."
+                    "manifest-faulty", f"{path}: {key}: a chain answers no registration."
                 )
-            outputs[name] = first
-        return self.model_copy(update={"outputs": outputs})
 
     def _all_named(self) -> Iterator[tuple[str, str]]:
         yield from self._named()

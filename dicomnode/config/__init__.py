@@ -5,22 +5,20 @@ be understood beside them. Nothing else in the project reads the environment.
 """
 
 from dicomnode.config.keyword import PSEUDO_KEYWORDS
+from dicomnode.config.peer import Address, Endpoint, Peer, Results
 from dicomnode.config.problem import Problem, did_you_mean, key_path
 from dicomnode.config.reading import ConfigurationError, Parts, Reading, load, read
 from dicomnode.config.sense import tables
 from dicomnode.config.starter import FILE_NAME, starter, write_starter
 from dicomnode.config.tree import (
-    Address,
     Complete,
     Configuration,
     Database,
     Deliver,
     Disk,
-    Endpoint,
     Listen,
     Model,
     Node,
-    Peer,
     Queue,
     Route,
     Tls,
@@ -48,6 +46,7 @@ __all__ = [
     "Problem",
     "Queue",
     "Reading",
+    "Results",
     "Route",
     "Tls",
     "Worker",

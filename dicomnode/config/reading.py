@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dicomnode.config import fault, override, sense
+from dicomnode.config.peer import Peer
 from dicomnode.config.problem import Problem, key_path
 from dicomnode.config.tree import (
     COLLECTIONS,
@@ -24,7 +25,6 @@ from dicomnode.config.tree import (
     Listen,
     Model,
     Node,
-    Peer,
     Queue,
     Route,
     Tls,

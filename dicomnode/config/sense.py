@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dicomnode import profile
 from dicomnode.config import tree, url
 from dicomnode.config.problem import Problem, did_you_mean, key_path
 
@@ -172,9 +173,22 @@ def _peer(raw: Tables, name: str, peer: Tables) -> Iterator[Problem]:
     if asks and "port" not in peer and "commitment" not in peer:
         message = f"Commitment cannot be asked for: give {key_path('peers', name, 'port')}."
         yield _error(key_path("peers", name, "confirm"), message, "commitment-without-port")
+    yield from _nothing_sent(name, peer)
     if peer.get("tls") is True and peer.get("tls_name") == "" and "ca" not in _section(raw, "tls"):
         message = "Any certificate would do, also a stranger's. Give tls.ca, or a name to look for."
         yield _error(key_path("peers", name, "tls_name"), message, "any-certificate")
+
+
+def _nothing_sent(name: str, peer: Tables) -> Iterator[Problem]:
+    """A destination of which nothing would ever hear."""
+    named = profile.NAMED.get(peer.get("profile", "standard"))
+    results = peer.get("results")
+    if named is None or not isinstance(results, dict):
+        return
+    chosen = named.model_dump() | results
+    if chosen["segmentation"] == "none" and not any(chosen[key] is True for key in profile.SENT):
+        message = "Nothing of an answer would be sent. Leave at least the report or the capture."
+        yield _error(key_path("peers", name, "results"), message, "nothing-sent")
 
 
 def _routes_of_one_name(routes: list[tuple[Any, Tables]]) -> Iterator[Problem]:

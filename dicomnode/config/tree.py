@@ -6,49 +6,33 @@ Relative paths are relative to the folder of the file, which validation gets as 
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from dicomnode import profile as profiles
 from dicomnode.config import url
+from dicomnode.config.peer import Peer
+from dicomnode.config.table import Table
 from dicomnode.config.values import (
     AETitle,
-    AETitles,
     AnchoredPath,
     Clauses,
     Count,
     Device,
     Host,
-    Hosts,
     ListeningPort,
     Name,
     NotNegative,
-    Port,
     Positive,
     RuleName,
-    TlsName,
     from_folder,
 )
 from dicomnode.job import Priority
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        validate_default=True,
-        use_attribute_docstrings=True,
-        field_title_generator=lambda name, about: getattr(about, "alias", None) or name,
-    )
-
-
-class Node(_Table):
+class Node(Table):
     """Who the node is and where it keeps what it has."""
 
     ae_title: AETitle = "DICOMNODE"
@@ -57,7 +41,7 @@ class Node(_Table):
     """Folder of the received instances, the results and the embedded database."""
 
 
-class Listen(_Table):
+class Listen(Table):
     """Where the node receives, and from whom."""
 
     host: Host = "0.0.0.0"  # noqa: S104 - a receiver is there to be reached
@@ -82,7 +66,7 @@ class Listen(_Table):
     """Seconds without a byte after which an association is aborted."""
 
 
-class Tls(_Table):
+class Tls(Table):
     """Secure associations (PS3.15 B.12): those taken, on a port of their own, and those asked for.
 
     The files are PEM. They may be replaced while the node runs: the next association uses them.
@@ -103,7 +87,7 @@ class Tls(_Table):
     """Whether who calls on the secure port must show a certificate signed by `ca`."""
 
 
-class Database(_Table):
+class Database(Table):
     """Where the rows are."""
 
     # Stands before `url`, which takes the password in.
@@ -122,7 +106,7 @@ class Database(_Table):
         )
 
 
-class Queue(_Table):
+class Queue(Table):
     """What carries the hints from the dispatcher to the workers."""
 
     # Stands before `broker`, which takes the password in.
@@ -143,7 +127,7 @@ def _password_file(info: ValidationInfo) -> Path | None:
     return file
 
 
-class Disk(_Table):
+class Disk(Table):
     """How much room is left on the disk of `data_dir`, and how it is kept free."""
 
     min_free_gib: NotNegative = 2.0
@@ -157,7 +141,7 @@ class Disk(_Table):
     which a peer was answered a storage commitment."""
 
 
-class Worker(_Table):
+class Worker(Table):
     """How models run."""
 
     device: Device = "auto"
@@ -180,7 +164,7 @@ class Worker(_Table):
     """Whether a model for which the GPU is too small may run on the CPU, slowly."""
 
 
-class Complete(_Table):
+class Complete(Table):
     """When a study is taken for complete."""
 
     settle_s: NotNegative = 2.0
@@ -189,7 +173,7 @@ class Complete(_Table):
     """Otherwise: seconds without a new instance."""
 
 
-class Deliver(_Table):
+class Deliver(Table):
     """How results are sent when a destination does not answer."""
 
     retry_s: Positive = 5.0
@@ -201,155 +185,7 @@ class Deliver(_Table):
     wait is twice the one before, up to an hour."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Address:
-    """Where an application entity is called.
-
-    Attributes:
-        tls: Whether it is called with TLS.
-        tls_name: The name that its certificate must bear; "" where any will do.
-    """
-
-    ae_title: str
-    host: str
-    port: int
-    tls: bool
-    tls_name: str
-
-
-class Endpoint(_Table):
-    """Where a peer answers for one service, as far as that is not where the peer itself is."""
-
-    ae_title: AETitle | None = None
-    """AE title to call; left out, that of the peer."""
-    host: Host | None = None
-    """Name or address; left out, that of the peer."""
-    port: Port | None = None
-    """TCP port; left out, that of the peer."""
-
-
-class Results(_Table):
-    """What a peer is sent of an answer, as far as its profile does not say it already."""
-
-    segmentation: profiles.Segmentation | None = None
-    """How masks are encoded: binary, labelmap, fractional, or none. Masks that overlap are binary
-    where labelmap is asked for; probability maps are segmentations only where fractional is."""
-    maps: bool | None = None
-    """Whether heat maps and probability maps are sent as parametric maps."""
-    images: bool | None = None
-    """Whether images that a model made of the images are sent."""
-    registrations: bool | None = None
-    """Whether registrations are sent."""
-    capture: bool | None = None
-    """Whether a picture for people is sent, as a secondary capture."""
-    regions: bool | None = None
-    """Whether a report is sent that viewers draw contours, boxes and points from."""
-    coordinates: profiles.Coordinates | None = None
-    """Where those lie: on the image (SCOORD), or in the patient (SCOORD3D)."""
-    presentation: bool | None = None
-    """Whether presentation states are sent that draw the same."""
-    key_images: bool | None = None
-    """Whether a selection of the key images is sent."""
-    report: bool | None = None
-    """Whether the report of everything that was found is sent."""
-    title: profiles.Title | None = None
-    """Title of that report: imaging or oncology (measurement report); viewers choose by it how they
-    show it."""
-    not_analysed: bool | None = None
-    """Whether a short report is sent for a study that was routed and not analysed, to say why."""
-    superseded: profiles.Superseded | None = None
-    """What becomes of an answer that a newer one takes the place of: keep (the newer one names it),
-    or reject (the peer is also sent a key object selection that rejects it, IHE IOCM)."""
-
-
-class Peer(_Table):
-    """Another application entity: it sends to the node, gets its results, or both."""
-
-    ae_titles: Annotated[AETitles, Field(alias="ae_title")]
-    """AE title of the peer, or a list of those that it sends under; the first is called."""
-    hosts: Annotated[Hosts, Field(alias="host")]
-    """Its name or address, or a list of those that it sends from; the first is called."""
-    port: Port | None = None
-    """Its TCP port; needed to send results there."""
-    tls: bool = False
-    """Whether the node calls it with TLS, by the files of [tls]."""
-    tls_name: TlsName | None = None
-    """Name that its certificate must bear; left out, the host that is called. "" takes every
-    certificate that `tls.ca` has signed."""
-    confirm: Literal["find", "commitment", "none"] = "find"
-    """How a delivery is confirmed: by asking for the objects with C-FIND, by Storage Commitment,
-    or not at all."""
-    max_associations: Count | None = None
-    """Number of associations that it may have open at once; left out,
-    `listen.max_associations_per_peer`."""
-    query: Endpoint | None = None
-    """Where it answers C-FIND, as far as that is elsewhere."""
-    profile: profiles.Name = "standard"
-    """What it is sent of an answer, by a name: standard, ohif, weasis, slicer or captures-only."""
-    results: Results | None = None
-    """The same key by key, where the profile chooses otherwise."""
-    commitment: Endpoint | None = None
-    """Where it answers and hears of Storage Commitment, as far as that is elsewhere. It may also
-    associate with the node from there, under that AE title, to answer."""
-
-    @property
-    def gets(self) -> profiles.Profile:
-        """What it is sent of an answer."""
-        named = profiles.NAMED[self.profile]
-        return named.with_choices(self.results.model_dump()) if self.results else named
-
-    @property
-    def ae_title(self) -> str:
-        """The AE title to call."""
-        return self.ae_titles[0]
-
-    @property
-    def host(self) -> str:
-        """The name or address to call."""
-        return self.hosts[0]
-
-    @property
-    def origins(self) -> tuple[tuple[str, str], ...]:
-        """AE title and host of each place that it associates with the node from."""
-        return (
-            *itertools.product(self.ae_titles, self.hosts),
-            *([self._identity_of(self.commitment)] if self.commitment else []),
-        )
-
-    def _identity_of(self, endpoint: Endpoint) -> tuple[str, str]:
-        return endpoint.ae_title or self.ae_title, endpoint.host or self.host
-
-    @property
-    def storage_at(self) -> Address | None:
-        """Where objects are sent; `None` where the peer gives no port."""
-        return self._at(None)
-
-    @property
-    def query_at(self) -> Address | None:
-        """Where C-FIND is sent; `None` where neither `query` nor the peer gives a port."""
-        return self._at(self.query)
-
-    @property
-    def commitment_at(self) -> Address | None:
-        """Where N-ACTION and N-EVENT-REPORT are sent; `None` as with `query_at`."""
-        return self._at(self.commitment)
-
-    def _at(self, endpoint: Endpoint | None) -> Address | None:
-        given = endpoint or Endpoint()
-        ae_title, host = self._identity_of(given)
-        port = given.port or self.port
-        if port is None:
-            return None
-        return Address(
-            ae_title=ae_title,
-            host=host,
-            port=port,
-            tls=self.tls,
-            tls_name=host if self.tls_name is None else self.tls_name,
-        )
-
-
-class Model(_Table):
+class Model(Table):
     """A MONAI bundle."""
 
     bundle: AnchoredPath
@@ -358,7 +194,7 @@ class Model(_Table):
     """Its manifest, where that is not dicom.toml in the bundle's folder."""
 
 
-class Route(_Table):
+class Route(Table):
     """A rule: which series go through which model, and where the answer goes.
 
     Exactly one of `series` and `inputs` is given.
@@ -378,7 +214,7 @@ class Route(_Table):
     """routine, or stat: these jobs run first."""
 
 
-class Configuration(_Table):
+class Configuration(Table):
     """Everything that the node is told. See `read` and `load`."""
 
     node: Node
@@ -423,7 +259,7 @@ def below(table: type[BaseModel], key: str) -> type[BaseModel]:
     """The table that stands at `key` of another one; that one itself where no table does."""
     about = keys(table).get(key)
     inner = get_args(about.annotation) if about else ()
-    return next((one for one in inner if isinstance(one, type) and issubclass(one, _Table)), table)
+    return next((one for one in inner if isinstance(one, type) and issubclass(one, Table)), table)
 
 
 def json_schema() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from dicomnode import __version__, bundle, uid
+from dicomnode import NAME, __version__, bundle, uid
 from dicomnode.archive.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.bundle import Bundle, Code
 from dicomnode.errors import UnsuitableSeries
@@ -102,7 +102,7 @@ _NEVER_ABSENT = (
 #: (PS3.3 C.17.1, C.17.6.1, C.11.9, C.20.1).
 _BODILESS = frozenset({"sr", "regions", "notice", "key-images", "rejection", "registration"})
 
-NODE = "dicomnode"
+NODE = NAME
 #: The device that observes in a report (PS3.16 TID 1004).
 NODE_DEVICE_UID = uid.derived(NODE, "device", __version__)
 
@@ -184,16 +184,21 @@ class Run:
     @property
     def local(self) -> datetime:
         """`created` in the zone that the source's dates and times are in, where it says so."""
-        try:
-            zone = datetime.strptime(str(self.header.TimezoneOffsetFromUTC), "%z").tzinfo
-        except (AttributeError, ValueError):  # absent, or means nothing
-            return self.created
-        return self.created.astimezone(zone)
+        return in_zone_of(self.header, self.created)
 
 
 def device_uid(model: Bundle) -> str:
     """Device UID of the algorithm: another weight is another device (IHE AI Results 6.5.3.1)."""
     return uid.derived("algorithm", model.digest)
+
+
+def in_zone_of(header: Dataset, moment: datetime) -> datetime:
+    """A moment in the zone that a source's dates and times are in, where it says so."""
+    try:
+        zone = datetime.strptime(str(header.TimezoneOffsetFromUTC), "%z").tzinfo
+    except (AttributeError, ValueError):  # absent, or means nothing
+        return moment
+    return moment.astimezone(zone)
 
 
 def volume_ml(voxels: int, *, voxel_mm3: float) -> float:
@@ -230,9 +235,36 @@ def new(sop_class_uid: str, *, transfer_syntax_uid: str = ExplicitVRLittleEndian
     return dataset
 
 
+def say_lossiness(dataset: Dataset, header: Dataset) -> None:
+    """Say of an image whether what it was made of was once compressed with loss (PS3.3 C.7.6.1)."""
+    dataset.LossyImageCompression = str(header.get("LossyImageCompression") or "00")
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if dataset.LossyImageCompression == "01" and keyword in header:
+            dataset[keyword] = copy.deepcopy(header[keyword])
+
+
 def has_body(kind: Kind) -> bool:
     """Whether an object of this kind says which part of the body it shows."""
     return kind not in _BODILESS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """Whose an object is, what made it, and when.
+
+    Attributes:
+        header: The header of a source: the identity is copied from it.
+        key: What the UIDs are derived from.
+        local: When it was made, in the zone that the source's dates and times are in.
+        description: Series Description.
+        contributors: Items of Contributing Equipment Sequence.
+    """
+
+    header: Dataset
+    key: str
+    local: datetime
+    description: str
+    contributors: tuple[Dataset, ...]
 
 
 def complete(dataset: Dataset, run: Run, part: Part, *, number: int = 1) -> None:
@@ -241,22 +273,35 @@ def complete(dataset: Dataset, run: Run, part: Part, *, number: int = 1) -> None
     Args:
         number: Of a series of several objects: which.
     """
-    _copy(IDENTITY, run.header, dataset)
+    stamp = Stamp(
+        header=run.header,
+        key=run.key,
+        local=run.local,
+        description=run.bundle.series_description,
+        contributors=tuple(_contributors(run)),
+    )
+    stamped(dataset, stamp, part, number=number)
+
+
+def stamped(dataset: Dataset, stamp: Stamp, part: Part, *, number: int = 1) -> None:
+    """As `complete`, of an object that no run of a model made."""
+    _copy(IDENTITY, stamp.header, dataset)
     if has_body(part.kind):
-        _copy(BODY, run.header, dataset)
-    dataset.SeriesInstanceUID = part.series_uid(run.key)
-    dataset.SOPInstanceUID = part.instance_uid(run.key, number)
+        _copy(BODY, stamp.header, dataset)
+    dataset.SeriesInstanceUID = part.series_uid(stamp.key)
+    dataset.SOPInstanceUID = part.instance_uid(stamp.key, number)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.SeriesNumber = part.series_number
     dataset.InstanceNumber = number
-    dataset.SeriesDescription = run.bundle.series_description
-    date, time = run.local.strftime("%Y%m%d"), run.local.strftime("%H%M%S")
+    dataset.SeriesDescription = stamp.description
+    date, time = stamp.local.strftime("%Y%m%d"), stamp.local.strftime("%H%M%S")
     dataset.SeriesDate = dataset.ContentDate = dataset.InstanceCreationDate = date
     dataset.SeriesTime = dataset.ContentTime = dataset.InstanceCreationTime = time
     dataset.Manufacturer = dataset.ManufacturerModelName = NODE
     # A SEG must have a serial number (PS3.3 C.7.5.2) and a program has none: its version stands in.
     dataset.SoftwareVersions = dataset.DeviceSerialNumber = __version__
-    dataset.ContributingEquipmentSequence = _contributors(run)
+    if stamp.contributors:
+        dataset.ContributingEquipmentSequence = list(stamp.contributors)
     dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
 

@@ -2,6 +2,11 @@
 
 What is named comes before what names it: the report of everything is last. Who gets the report has
 everything that it is about.
+
+A parametric map must lie in a Frame of Reference (PS3.3 A.75.3: mandatory, of the patient or of a
+slide). A radiograph or a photograph lies in none, and to invent one would be to say where in the
+patient it is: of such images there is no map, and a heat map is seen in the capture alone. So it
+is of a slide whose levels do not say where they lie.
 """
 
 from __future__ import annotations
@@ -59,6 +64,13 @@ _ORDER = (
 )
 
 
+_OF_A_PLACED_SLIDE = (
+    "FrameOfReferenceUID",
+    "TotalPixelMatrixOriginSequence",
+    "ImageOrientationSlide",
+)
+
+
 def _of_profile(prediction: Prediction, bundle: Bundle, profile: Profile) -> Iterator[Part]:
     outputs = dict.fromkeys(answer.output for answer in prediction.answers)
     for output in outputs:
@@ -91,16 +103,23 @@ def _of_output(
     profile: Profile,
 ) -> Iterator[Part]:
     first, output = answers[0], answers[0].output
+    # A SEG lies on frames of its source (`writing.multiframe`); a slide's patches are none.
+    is_on_frames = not isinstance(prediction.subject, Slide)
     if isinstance(first, LabelMap | Masks) and profile.segmentation != "none":
         encoding = profile.segmentation
         if encoding == "labelmap" and layers.of(prediction, bundle, output, frames).overlap:
             encoding = "binary"
         yield Part(kind="seg", output=output, variant=encoding, frames=frames)
-    elif isinstance(first, ProbabilityMap) and profile.segmentation == "fractional":
+    elif (
+        isinstance(first, ProbabilityMap)
+        and profile.segmentation == "fractional"
+        and (is_on_frames)
+    ):
         yield Part(kind="seg", output=output, variant="fractional", frames=frames)
     elif isinstance(first, ProbabilityMap | HeatMap) and profile.maps:
-        for label in _mapped(first, bundle):
-            yield Part(kind="map", output=output, variant=label, frames=frames)
+        if _is_placed(prediction, frames):
+            for label in _mapped(first, bundle):
+                yield Part(kind="map", output=output, variant=label, frames=frames)
     elif isinstance(first, DerivedImage) and profile.images:
         yield Part(kind="image", output=output, frames=frames)
     elif isinstance(first, Registration) and profile.registrations:
@@ -112,6 +131,20 @@ def _mapped(answer: Answer, bundle: Bundle) -> list[str]:
     if not isinstance(answer, ProbabilityMap):
         return [""]
     return [str(one.segment.label) for one in layers.numbered(bundle, answer.output)]
+
+
+def _is_placed(prediction: Prediction, frames: Sequence[int]) -> bool:
+    """Whether what an object is about lies in one Frame of Reference, and says where."""
+    subject = prediction.subject
+    if isinstance(subject, Slide):
+        return all(
+            level.header.get(keyword) for level in subject.levels for keyword in _OF_A_PLACED_SLIDE
+        )
+    if not isinstance(subject, Images):
+        return True
+    shown = [subject.frames[number] for number in frames]
+    has_places = all(one.affine is not None and one.pixel_spacing for one in shown)
+    return has_places and len({one.header.FrameOfReferenceUID for one in shown}) == 1
 
 
 def _groups(prediction: Prediction, answers: Sequence[Answer]) -> list[tuple[int, ...]]:

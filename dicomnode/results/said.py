@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dicomnode import uid
-from dicomnode.bundle import Bundle
+from dicomnode.bundle import Bundle, Manifest, RegistrationOutput
 from dicomnode.errors import Misconfigured, ModelFailed, UnsuitableSeries
 from dicomnode.prediction import (
     Answer,
@@ -25,7 +25,7 @@ from dicomnode.prediction import (
 )
 from dicomnode.results import layers
 from dicomnode.results.layers import Numbered
-from dicomnode.volume import Images, Volume
+from dicomnode.volume import Images, Slide, Volume
 
 #: Answers that a DICOM Segmentation holds.
 Segmented = LabelMap | Masks
@@ -76,8 +76,8 @@ def require_sound(prediction: Prediction, model: Bundle) -> None:
         ModelFailed: An output is missing or unknown, lies on another grid or has an unknown label.
         UnsuitableSeries: The model was shown images that do not belong together.
     """
-    _require_belonging(prediction)
     manifest = model.manifest
+    _require_belonging(prediction, manifest)
     # The source's character set stays as it is, and all that it is sure to have is ASCII.
     if not manifest.model_dump_json(exclude={"intended_use"}).isascii():
         raise Misconfigured("manifest-not-ascii", "The manifest's words may only use ASCII.")
@@ -101,23 +101,63 @@ def _is_repeated(answer: Answer, prediction: Prediction, place: int) -> bool:
     )
 
 
-def _require_belonging(prediction: Prediction) -> None:
+def _require_belonging(prediction: Prediction, manifest: Manifest) -> None:
     first = prediction.subject.header
-    for other in prediction.also_shown:
+    moving = _moving(manifest)
+    for place, other in enumerate(prediction.also_shown):
         for keyword, reason in _ONE_FOR_ALL_INPUTS.items():
+            # What is registered may lie in a space of its own: to say where is the model's task.
+            if keyword == "FrameOfReferenceUID" and place in moving:
+                continue
             if other.header.get(keyword) != first.get(keyword):
                 raise UnsuitableSeries(reason, f"{keyword} is not the same in all inputs.")
 
 
+def _moving(manifest: Manifest) -> set[int]:
+    """Which of `Prediction.also_shown` are registered to the first input."""
+    _, *others = manifest.inputs
+    outputs = manifest.outputs.values()
+    return {others.index(one.moving) for one in outputs if isinstance(one, RegistrationOutput)}
+
+
 def _require_sound(answer: Answer, prediction: Prediction, model: Bundle) -> None:
-    if isinstance(answer, Reported | Beside):
+    if isinstance(answer, Reported):
         return
+    if isinstance(answer, Registration):
+        _require_transformation(answer, prediction)
+        return
+    _require_on_grid(answer, prediction)
+    if isinstance(answer, HeatMap | DerivedImage):
+        return
+    items = layers.numbered(model, answer.output)
+    if isinstance(answer, LabelMap | Masks):
+        _require_known(answer, items)
+    elif len(answer.array) != len(items):
+        raise ModelFailed("wrong-grid", f"{answer.output} has not one map for each finding.")
+
+
+def _require_transformation(answer: Registration, prediction: Prediction) -> None:
+    """Make sure that a matrix brings one volume to another (PS3.3 C.20.2)."""
+    moving = prediction.also_shown[answer.moving : answer.moving + 1]
+    if not isinstance(prediction.subject, Volume) or not (moving and isinstance(moving[0], Volume)):
+        raise ModelFailed("wrong-outputs", f"{answer.output} is about no two volumes.")
+    if (
+        answer.matrix.shape != (4, 4)
+        or not np.isfinite(answer.matrix).all()
+        or answer.matrix[3].tolist() != [0, 0, 0, 1]
+    ):
+        raise ModelFailed("not-a-transformation", f"{answer.output} is no transformation.")
+
+
+def _require_on_grid(
+    answer: Segmented | HeatMap | ProbabilityMap | DerivedImage, prediction: Prediction
+) -> None:
     shape = _shape(answer, prediction)
-    if answer.array.shape[-len(shape) :] != shape or answer.array.ndim != _axes(answer, shape):
+    leading = int(isinstance(answer, Masks | ProbabilityMap))
+    if answer.array.shape[leading:] != shape or answer.array.ndim != len(shape) + leading:
         raise ModelFailed(
             "wrong-grid", f"{answer.output} has the shape {answer.array.shape}, the image {shape}."
         )
-    _require_known(answer, layers.numbered(model, answer.output))
 
 
 def _require_known(answer: Segmented, items: tuple[Numbered, ...]) -> None:
@@ -138,18 +178,18 @@ def _require_known(answer: Segmented, items: tuple[Numbered, ...]) -> None:
         )
 
 
-def _shape(answer: Segmented, prediction: Prediction) -> tuple[int, ...]:
-    """Of what the answer is about: a volume, or one of several images."""
+def _shape(
+    answer: Segmented | HeatMap | ProbabilityMap | DerivedImage, prediction: Prediction
+) -> tuple[int, ...]:
+    """Of what the answer is about: a volume, one of several images, the patches of a slide."""
     subject = prediction.subject
     if isinstance(subject, Volume):
         return subject.array.shape
+    if isinstance(subject, Slide) and isinstance(answer, ProbabilityMap) and answer.step:
+        return answer.array.shape[-2:]  # which patches it looks at is the model's choice
     if not isinstance(subject, Images) or answer.frame is None:
         raise ModelFailed("wrong-outputs", f"{answer.output} is about no image.")
     return subject.frames[answer.frame].array.shape[:2]
-
-
-def _axes(answer: Segmented, shape: tuple[int, ...]) -> int:
-    return len(shape) + isinstance(answer, Masks)
 
 
 def silent(prediction: Prediction) -> Iterator[str]:

@@ -40,6 +40,7 @@ class Origin(StrEnum):
 
     ROUTE = "route"
     MODEL = "model"
+    NODE = "node"
 
 
 class Outcome(StrEnum):
@@ -124,8 +125,13 @@ def _ask(clause: Clause, series: Series) -> _Answer:
         return _ask_count(clause, series)
     answers = [_ask_instance(clause, one) for one in series.instances]
     doubts = [answer for answer in answers if isinstance(answer, CannotTell)]
+    held = answers.count(True)
+    if held and clause.origin is Origin.MODEL:
+        # A series of which some images are what the model asks for is refused by name when it is
+        # loaded: a job that failed is seen, a series that was passed over is not.
+        return _Answer(holds=True)
     if False in answers:
-        held, refused = answers.count(True), series.instances[answers.index(False)]
+        refused = series.instances[answers.index(False)]
         return _Answer(
             holds=False,
             value=_shown(refused, clause.keyword),

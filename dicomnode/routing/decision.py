@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -90,6 +90,15 @@ _DOES = {
     Outcome.HELD: "is held for",
 }
 
+# What the node said of a study is no evidence for what it says next.
+_OWN = Verdict(
+    outcome=Outcome.NOT_APPLICABLE,
+    origin=Origin.NODE,
+    clause="own-result",
+    value="",
+    detail="The node made this series itself, as a result.",
+)
+
 _Verdicts = Mapping[str, Mapping[str, Verdict]]  # series → input → verdict
 
 
@@ -106,14 +115,24 @@ def explain(decision: Decided) -> str:
     return f"The rule {decision.rule!r} {does} series {decision.series_instance_uid}: {because}"
 
 
-def route(study: Study, rules: Sequence[Rule]) -> Routed:
-    """Decide for each rule and each series of a complete study, in their order."""
+def route(study: Study, rules: Sequence[Rule], *, own: Collection[str] = ()) -> Routed:
+    """Decide for each rule and each series of a complete study, in their order.
+
+    Args:
+        own: The series that the node made itself and that have come back: no rule applies to them.
+    """
     decisions: list[Decision] = []
     jobs: list[NewJob] = []
+    others = dataclasses.replace(
+        study, series=tuple(s for s in study.series if s.series_instance_uid not in own)
+    )
     for rule in rules:
-        matched = _match(rule, study)
-        decisions += [_decision(rule, uid, verdict) for uid, verdict in matched.verdicts.items()]
-        jobs += [_new_job(rule, study, inputs) for inputs in matched.jobs]
+        matched = _match(rule, others)
+        jobs += [_new_job(rule, others, inputs) for inputs in matched.jobs]
+        decisions += [
+            _decision(rule, uid, matched.verdicts.get(uid, _OWN))
+            for uid in (one.series_instance_uid for one in study.series)
+        ]
     return Routed(decisions=tuple(decisions), jobs=tuple(jobs))
 
 

@@ -513,10 +513,8 @@ def test_the_predecessor_is_the_newest_report_that_a_destination_has(with_study:
     to_delivering(with_study, sent_nowhere)
     with with_study.write() as tx:
         revisions.create(tx, newest, at=NOW + 3)
-        report = results.superseded_report(tx, newest.id)
-        assert results.superseded_report(tx, delivered.id) is None
-    assert report is not None
-    assert report == result("sr")
+        assert results.superseded_reports(tx, newest.id) == {"pacs": result("sr")}
+        assert results.superseded_reports(tx, delivered.id) == {}
 
 
 def test_two_deliveries_that_end_at_once_end_their_job(with_study: Database) -> None:

@@ -17,6 +17,7 @@ from dicomnode.config import Address, Configuration, ConfigurationError, Endpoin
 from dicomnode.config.tree import COLLECTIONS, SECTIONS, keys
 from dicomnode.errors import Misconfigured
 from dicomnode.job import Priority
+from dicomnode.profile import NAMED
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
@@ -655,6 +656,30 @@ def test_the_example_shows_every_key_and_says_something_of_each() -> None:
     assert set(tables) == set(Configuration.model_fields)
     for section, table in tables.items():
         assert set(keys(table)) <= shown[section], section
+
+
+def test_the_example_shows_what_may_be_chosen_of_results_with_the_choices_of_standard() -> None:
+    text = (DEPLOY / "node.example.toml").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^# results\.(\w+) = (\S+) +#", text, re.MULTILINE))
+    assert {key: json.loads(value) for key, value in shown.items()} == NAMED[
+        "standard"
+    ].model_dump()
+    assert set(shown) == set(config.Results.model_fields)
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+def test_a_named_profile_is_what_a_peer_gets_unless_it_chooses(write: Write, name: str) -> None:
+    peer = f'[peers.p]\nae_title = "P"\nhost = "h"\nport = 104\nprofile = "{name}"\n'
+    assert config.load(write(peer), {}).peers["p"].gets == NAMED[name]
+    chosen = config.load(write(peer + "results.key_images = true\n"), {}).peers["p"].gets
+    assert chosen == NAMED[name].with_choices({"key_images": True})
+
+
+def test_a_destination_of_which_nothing_would_hear_is_an_error(write: Write) -> None:
+    peer = '[peers.p]\nae_title = "P"\nhost = "h"\nprofile = "captures-only"\n'
+    (problem,) = config.read(write(peer + "results.capture = false\n"), {}).problems
+    assert (problem.path, problem.code) == ("peers.p.results", "nothing-sent")
+    assert not config.read(write(peer + "results.report = true\n"), {}).problems
 
 
 def _keys_by_section(text: str) -> dict[str, set[str]]:

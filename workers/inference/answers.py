@@ -22,6 +22,7 @@ from dicomnode.bundle import (
     Output,
     PointsOutput,
     ProbabilityMapOutput,
+    RegistrationOutput,
 )
 from dicomnode.errors import ModelFailed
 from dicomnode.prediction import (
@@ -34,7 +35,7 @@ from dicomnode.prediction import (
     ProbabilityMap,
 )
 from dicomnode.volume import Images, Picture, Slide, Volume
-from workers.inference import classes, grid, places
+from workers.inference import classes, grid, places, registration
 
 _BEYOND = 1e-3  # of a probability: what resampling and float32 may add
 
@@ -48,11 +49,13 @@ class About:
         frame: Of images that are looked at one by one: which.
         is_interpolated: Whether the bundle interpolates answers on their way back to the image,
             and so may leave fractions of labels.
+        others: The inputs after the first, by name, in the manifest's order.
     """
 
     subject: Volume | Picture | Images | Slide
     frame: int | None = None
     is_interpolated: bool = False
+    others: tuple[str, ...] = ()
 
 
 def of(said: Mapping[str, Any], name: str, output: Output, about: About) -> list[Answer]:
@@ -60,7 +63,7 @@ def of(said: Mapping[str, Any], name: str, output: Output, about: About) -> list
 
     Raises:
         ModelFailed: `no-answer`, `no-geometry`, `wrong-shape`, `unknown-label`, `not-finite`,
-            `not-a-probability` or `wrong-outputs`.
+            `not-a-probability`, `wrong-outputs`, or as `registration.of`.
     """
     value = said.get(output.key or name)
     if value is None:
@@ -69,13 +72,25 @@ def of(said: Mapping[str, Any], name: str, output: Output, about: About) -> list
         return [places.boxes(said, name, output, about.subject, frame=about.frame)]
     if isinstance(output, PointsOutput):
         return list(places.points(value, name, output, about.subject, frame=about.frame))
-    if isinstance(output, ClassificationOutput):
-        return [classes.of(value, name, output, frame=about.frame)]
-    if isinstance(output, NumbersOutput):
-        return [_numbers(value, name, output, frame=about.frame)]
+    if isinstance(output, ClassificationOutput | NumbersOutput | RegistrationOutput):
+        return [_without_place(value, name, output, about)]
     if isinstance(about.subject, Slide):
         return [_map_of_patches(value, name, output, about.subject)]
     return _arrays(value, name, output, about)
+
+
+def _without_place(
+    value: Any,
+    name: str,
+    output: ClassificationOutput | NumbersOutput | RegistrationOutput,
+    about: About,
+) -> Answer:
+    """Answers that lie nowhere in the image."""
+    if isinstance(output, ClassificationOutput):
+        return classes.of(value, name, output, frame=about.frame)
+    if isinstance(output, NumbersOutput):
+        return _numbers(value, name, output, frame=about.frame)
+    return registration.of(_tensor(value, name), name, output, others=about.others)
 
 
 def _arrays(value: Any, name: str, output: Output, about: About) -> list[Answer]:

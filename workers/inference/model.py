@@ -128,18 +128,19 @@ class LoadedModel:
 
     def _about_each(self, inputs: Mapping[str, Shown]) -> Iterator[Answer]:
         """Run once for what is seen together: a study's volumes, one image, a slide."""
-        subject = inputs[next(iter(self.bundle.manifest.inputs))]
+        first, *others = self.bundle.manifest.inputs
+        subject = inputs[first]
+        shared = About(
+            subject=subject,
+            is_interpolated=self.workflow.interpolates_back,
+            others=tuple(others),
+        )
         if isinstance(subject, Images) and subject.form == "image":
             for number, frames in enumerate(readers.one_by_one(inputs)):
-                about = About(
-                    subject=frames[next(iter(inputs))],
-                    frame=number,
-                    is_interpolated=self.workflow.interpolates_back,
-                )
+                about = replace(shared, subject=frames[next(iter(inputs))], frame=number)
                 yield from self._answers(frames, about)
         else:
-            about = About(subject=subject, is_interpolated=self.workflow.interpolates_back)
-            yield from self._answers(inputs, about)
+            yield from self._answers(inputs, shared)
 
     def _answers(self, things: Mapping[str, Shown | Picture], about: About) -> Iterator[Answer]:
         with self.shelf.showing(things):

@@ -6,7 +6,7 @@ library that wrote them is used. A fault of writing cannot hide by being made tw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
@@ -66,6 +66,16 @@ _SOP_CLASSES: dict[Kind, tuple[str, ...]] = {
     ),
     "key-images": (KeyObjectSelectionDocumentStorage,),
     "sr": (Comprehensive3DSRStorage,),
+}
+
+#: What is looked at of objects that depend on the run alone.
+_CHECK: dict[Kind, Callable[[Dataset, Part, Expected], None]] = {
+    "map": parametric_map.check,
+    "registration": registration.check,
+    "capture": capture.check,
+    "regions": regions.check,
+    "presentation": presentation.check,
+    "key-images": key_images.check,
 }
 
 
@@ -133,28 +143,15 @@ def _check_content(
 ) -> Read:
     """Check what only this kind of object has."""
     volumes_ml: dict[int, float] = {}
-    match part.kind:
-        case "seg":
-            volumes_ml = segmentation.check(dataset, part, expected)
-        case "map":
-            parametric_map.check(dataset, part, expected)
-        case "image":
-            derived_image.check(dataset, part, number, expected)
-        case "registration":
-            registration.check(dataset, part, expected)
-        case "capture":
-            capture.check(dataset, part, expected)
-        case "regions":
-            regions.check(dataset, part, expected)
-        case "presentation":
-            presentation.check(dataset, part, expected)
-        case "key-images":
-            key_images.check(dataset, part, expected)
-        case "sr":
-            beside = [one for one in read if part.variant in one.part.profiles]
-            report.check(dataset, part, beside, expected)
-        case _:
-            raise NotImplementedError(part.kind, number)
+    if part.kind == "seg":
+        volumes_ml = segmentation.check(dataset, part, expected)
+    elif part.kind == "sr":
+        beside = [one for one in read if part.variant in one.part.profiles]
+        report.check(dataset, part, beside, expected)
+    elif part.kind == "image":
+        derived_image.check(dataset, part, number, expected)
+    else:
+        _CHECK[part.kind](dataset, part, expected)
     return Read(part=part, sop_instance_uid=str(dataset.SOPInstanceUID), volumes_ml=volumes_ml)
 
 

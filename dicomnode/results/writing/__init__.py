@@ -5,13 +5,13 @@ Each has `build(run, part, ...)`, which gives the objects of one part of the pla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pydicom import Dataset
 
 from dicomnode.profile import Profile
 from dicomnode.results.common import Result, Run
-from dicomnode.results.part import Part
+from dicomnode.results.part import Kind, Part
 from dicomnode.results.writing import (
     capture,
     derived_image,
@@ -23,6 +23,17 @@ from dicomnode.results.writing import (
     report,
     segmentation,
 )
+
+#: The objects that depend on the run alone, one for each part.
+_BUILD: dict[Kind, Callable[[Run, Part], Dataset]] = {
+    "seg": segmentation.build,
+    "map": parametric_map.build,
+    "registration": registration.build,
+    "capture": capture.build,
+    "regions": regions_report.build,
+    "presentation": presentation.build,
+    "key-images": key_images.build,
+}
 
 
 def write(run: Run, parts: Iterable[Part], profiles: Sequence[Profile]) -> tuple[Result, ...]:
@@ -36,26 +47,10 @@ def write(run: Run, parts: Iterable[Part], profiles: Sequence[Profile]) -> tuple
 def _objects(
     run: Run, part: Part, profiles: Sequence[Profile], made: Sequence[Result]
 ) -> Iterable[Dataset]:
-    match part.kind:
-        case "seg":
-            return [segmentation.build(run, part)]
-        case "map":
-            return [parametric_map.build(run, part)]
-        case "image":
-            return derived_image.build(run, part)
-        case "registration":
-            return [registration.build(run, part)]
-        case "capture":
-            return [capture.build(run, part)]
-        case "regions":
-            return [regions_report.build(run, part)]
-        case "presentation":
-            return [presentation.build(run, part)]
-        case "key-images":
-            return [key_images.build(run, part)]
-        case "sr":
-            (profile, *_) = [one for one in profiles if one.digest == part.variant]
-            beside = [one for one in made if part.variant in one.part.profiles]
-            return [report.build(run, part, beside, profile=profile)]
-        case _:
-            raise NotImplementedError(part.kind)
+    if part.kind == "sr":
+        (profile, *_) = [one for one in profiles if one.digest == part.variant]
+        beside = [one for one in made if part.variant in one.part.profiles]
+        return [report.build(run, part, beside, profile=profile)]
+    if part.kind == "image":
+        return derived_image.build(run, part)
+    return [_BUILD[part.kind](run, part)]

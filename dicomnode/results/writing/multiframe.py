@@ -153,7 +153,7 @@ def lay(
     if frames.has_places:
         dataset.FrameOfReferenceUID = frames.space
         dataset.PositionReferenceIndicator = None
-    _refer(dataset, frames)
+    refer(dataset, frames.instances, frames.series_instance_uid)
     shared = Dataset()
     is_shared = frames.has_places and len({_measures(plane) for plane in frames.planes}) == 1
     if is_shared:
@@ -208,23 +208,29 @@ def _measure(group: Dataset, plane: Plane | None) -> None:
 
 def _derivation(source: SliceSource, code: Code) -> Dataset:
     """Derivation Image (PS3.3 C.7.6.16.2.6)."""
-    image = point_at(Dataset(), source)
+    image = as_source(source)
     if source.is_multiframe:
         image.ReferencedFrameNumber = source.frame_number
-    image.SpatialLocationsPreserved = "YES"
-    image.PurposeOfReferenceCodeSequence = [common.code_item(_SOURCE)]
     item = Dataset()
     item.SourceImageSequence = [image]
     item.DerivationCodeSequence = [common.code_item(code)]
     return item
 
 
-def _refer(dataset: Dataset, frames: Frames) -> None:
+def as_source(source: SliceSource) -> Dataset:
+    """An item of Source Image Sequence, of all frames of an instance (PS3.3 C.12.4)."""
+    image = point_at(Dataset(), source)
+    image.SpatialLocationsPreserved = "YES"
+    image.PurposeOfReferenceCodeSequence = [common.code_item(_SOURCE)]
+    return image
+
+
+def refer(dataset: Dataset, instances: Sequence[SliceSource], series_instance_uid: str) -> None:
     """Name every source: General Reference and Common Instance Reference (PS3.3 C.12.4, C.12.2)."""
-    dataset.SourceImageSequence = [point_at(Dataset(), one) for one in frames.instances]
+    dataset.SourceImageSequence = [point_at(Dataset(), one) for one in instances]
     of_series = Dataset()
-    of_series.SeriesInstanceUID = frames.series_instance_uid
-    of_series.ReferencedInstanceSequence = [point_at(Dataset(), one) for one in frames.instances]
+    of_series.SeriesInstanceUID = series_instance_uid
+    of_series.ReferencedInstanceSequence = [point_at(Dataset(), one) for one in instances]
     dataset.ReferencedSeriesSequence = [of_series]
 
 

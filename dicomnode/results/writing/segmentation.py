@@ -74,10 +74,7 @@ def _header(run: Run, part: Part) -> Dataset:
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.PresentationLUTShape = "IDENTITY"
     dataset.PixelRepresentation = 0
-    dataset.LossyImageCompression = str(run.header.get("LossyImageCompression") or "00")
-    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if dataset.LossyImageCompression == "01" and keyword in run.header:
-            dataset[keyword] = run.header[keyword]
+    common.say_lossiness(dataset, run.header)
     return dataset
 
 

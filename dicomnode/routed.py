@@ -1,0 +1,100 @@
+"""A complete study → decisions and jobs in the database: what routing says, and what is in its way.
+
+The rules know a study by its headers alone. Here they meet what the node remembers of it: which
+series it made itself, and of which something was removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from dicomnode import NAME, routing
+from dicomnode.archive import decisions, results, revisions
+from dicomnode.archive.jobs import JobInput
+from dicomnode.study import Study
+
+
+def apply(tx: Connection, study: Study, rules: Sequence[routing.Rule], *, at: float) -> int:
+    """Record what each rule decides about a study, ask for jobs, and supersede earlier ones.
+
+    Returns:
+        How many jobs the study has now that are wanted.
+    """
+    uid = study.study_instance_uid
+    found = routing.route(study, rules, own=_own(tx, study))
+    found = routing.hold(found, _incomplete(tx, study))
+    decisions.record(tx, uid, [_recorded(study, one) for one in found.decisions])
+    wanted = [_new_job(study, one) for one in found.jobs]
+    for job in wanted:
+        revisions.create(tx, job, at=at)
+    revisions.supersede_unwanted(
+        tx,
+        uid,
+        rules={rule.name for rule in rules},
+        wanted=[job.id for job in wanted],
+        at=at,
+    )
+    return len(wanted)
+
+
+def _own(tx: Connection, study: Study) -> set[str]:
+    """The series that this node, or another one of its kind, made: results that have come back."""
+    known = results.is_own(tx, [one.series_instance_uid for one in study.series])
+    signed = {
+        one.series_instance_uid
+        for one in study.series
+        if all(
+            i.value("Manufacturer") == i.value("ManufacturerModelName") == NAME
+            for i in one.instances
+        )
+    }
+    return known | signed
+
+
+def _incomplete(tx: Connection, study: Study) -> dict[str, str]:
+    """The series that came in part after the whole had been removed, and what to do about each."""
+    return {
+        series: f"The series was removed after its delivery, and {count} of its instances have not"
+        " come again: send the whole study."
+        for series, count in revisions.torn(tx, study.study_instance_uid).items()
+    }
+
+
+def _recorded(study: Study, decision: routing.Decision) -> decisions.Recorded:
+    return decisions.Recorded(
+        revision=study.revision,
+        rule=decision.rule,
+        series_instance_uid=decision.series_instance_uid,
+        model=decision.model,
+        outcome=decision.outcome,
+        origin=decision.origin,
+        clause=decision.clause,
+        value=decision.value,
+        detail=decision.detail,
+    )
+
+
+def _new_job(study: Study, routed: routing.NewJob) -> revisions.NewJob:
+    instances = {
+        one.series_instance_uid: tuple(i.sop_instance_uid for i in one.instances)
+        for one in study.series
+    }
+    return revisions.NewJob(
+        key=routed.key,
+        study_instance_uid=study.study_instance_uid,
+        revision=study.revision,
+        rule=routed.rule,
+        model=routed.model,
+        model_digest=routed.model_digest,
+        inputs={
+            name: JobInput(
+                series=series, instances=tuple(uid for one in series for uid in instances[one])
+            )
+            for name, series in routed.inputs.items()
+        },
+        send_to=routed.send_to,
+        notify=routed.notify,
+        priority=routed.priority,
+    )

@@ -17,7 +17,16 @@ import typer
 
 from dicomnode import __version__, check, config, demo, inquiry, log, render
 from dicomnode.cli_models import models
-from dicomnode.console import DEFAULT_FILE, EXIT_FAILED, FileOption, Json, err, out, show
+from dicomnode.console import (
+    DEFAULT_FILE,
+    EXIT_FAILED,
+    FileOption,
+    Json,
+    err,
+    out,
+    seconds,
+    show,
+)
 from dicomnode.errors import Misconfigured, NodeError
 from dicomnode.network import sender
 from dicomnode.network.tls import Certificates, Security
@@ -215,6 +224,29 @@ def why(
 ) -> None:
     """Say for each rule which clause decided, and what the study had."""
     show(inquiry.why(config.load(file), study), as_json=as_json, text=render.why)
+
+
+@app.command("replay")
+def replay_(
+    *,
+    proposed: Annotated[
+        Path, typer.Option("--config", help="The proposed configuration.", show_default=False)
+    ],
+    since: Annotated[str, typer.Option(help="How far back: 90m, 12h, 7d.")] = "7d",
+    running: Annotated[
+        Path | None,
+        typer.Option("--of", help="The node's own file, where its data is kept elsewhere."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Route the studies that were seen by a proposed configuration, and show what would change."""
+    asked = config.load(proposed)
+    document = inquiry.replay_(
+        config.load(running) if running else asked,
+        proposed=asked,
+        since=time.time() - seconds(since),
+    )
+    show(document, as_json=as_json, text=render.replayed)
 
 
 @app.command()

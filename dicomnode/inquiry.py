@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from dicomnode import bundle, node, routing
+from dicomnode import bundle, node, replay, routing
 from dicomnode.archive import (
     accounts,
     decisions,
@@ -94,6 +94,28 @@ def why(configuration: Configuration, beginning: str) -> Document:
                 for one in decisions.newest(tx, uid)
             ],
         }
+
+
+def replay_(configuration: Configuration, *, proposed: Configuration, since: float) -> Document:
+    """What a proposed configuration would have done with the studies that were seen.
+
+    Args:
+        configuration: Whose database the studies are in.
+        proposed: Whose routes, models and peers are asked.
+        since: Seconds since the epoch.
+    """
+    rules = node.rules(proposed)
+    with _read(configuration) as tx:
+        found = replay.replay(tx, rules, since=since)
+    return {
+        "since": since,
+        "studies": found.studies,
+        "without_headers": found.without_headers,
+        "runs_before": found.runs_before,
+        "runs_after": found.runs_after,
+        "counts": dict(found.counts),
+        "differences": [asdict(one) | {"change": str(one.change)} for one in found.differences],
+    }
 
 
 def outcomes(tx: Connection, study_instance_uid: str, *, data_dir: Path) -> list[Document]:

@@ -53,7 +53,7 @@ class Node:
         self._intake = Intake(
             self._database,
             self._store,
-            _rules(configuration),
+            rules(configuration),
             patience=Patience(
                 settle_s=configuration.complete.settle_s, quiet_s=configuration.complete.quiet_s
             ),
@@ -227,7 +227,12 @@ def _reporter(
     )
 
 
-def _rules(configuration: Configuration) -> tuple[routing.Rule, ...]:
+def rules(configuration: Configuration) -> tuple[routing.Rule, ...]:
+    """The rules of a configuration, with what its bundles ask.
+
+    Raises:
+        Misconfigured: As `bundle.load` and `routing.rules`.
+    """
     bundles = {
         name: bundle.load(model.bundle, manifest=model.manifest)
         for name, model in configuration.models.items()

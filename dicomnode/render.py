@@ -32,6 +32,7 @@ _COLOURS = {
     "delivering": "yellow",
 }
 _SHOWN_OF_UID = 24
+_SHOWN_DIFFERENCES = 50
 
 
 @contextmanager
@@ -287,6 +288,40 @@ def demo(document: Document) -> Group:
             if one["kind"] == "seg"
         ]
     return Group(*parts)
+
+
+def replayed(document: Document) -> Group:
+    """What a proposed configuration would change, study by study."""
+    counts = ", ".join(f"{count} {what}" for what, count in document["counts"].items() if count)
+    lines: list[Any] = [
+        Text(
+            f"{document['studies']} studies since {_time(document['since'])}:"
+            f" {document['runs_before']} runs, {document['runs_after']} as proposed"
+        ),
+        Text(counts or "nothing would change", style="bold"),
+    ]
+    if document["without_headers"]:
+        removed = f"{document['without_headers']} of them were removed, and cannot be asked"
+        lines.append(Text(removed, style="yellow"))
+    if document["differences"]:
+        lines.append(_differences(document["differences"]))
+    return Group(*lines)
+
+
+def _differences(differences: list[Document]) -> Table:
+    table = _table("study", "model", "what", "from", "to", "because")
+    for one in differences[:_SHOWN_DIFFERENCES]:
+        table.add_row(
+            _uid(one["study_instance_uid"]),
+            one["model"],
+            one["change"],
+            ", ".join(one["before"]),
+            ", ".join(one["after"]),
+            one["because"],
+        )
+    if len(differences) > _SHOWN_DIFFERENCES:
+        table.add_row(f"and {len(differences) - _SHOWN_DIFFERENCES} more: --json", *[""] * 5)
+    return table
 
 
 def _seconds(timings: dict[str, float]) -> Table:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from dicomnode import NAME, routing
-from dicomnode.archive import decisions, results, revisions
+from dicomnode import routing
+from dicomnode.archive import decisions, headers, revisions
 from dicomnode.archive.jobs import JobInput
 from dicomnode.study import Study
 
@@ -23,7 +23,7 @@ def apply(tx: Connection, study: Study, rules: Sequence[routing.Rule], *, at: fl
         How many jobs the study has now that are wanted.
     """
     uid = study.study_instance_uid
-    found = routing.route(study, rules, own=_own(tx, study))
+    found = routing.route(study, rules, own=headers.own(tx, study))
     found = routing.hold(found, _incomplete(tx, study))
     decisions.record(tx, uid, [_recorded(study, one) for one in found.decisions])
     wanted = [_new_job(study, one) for one in found.jobs]
@@ -37,20 +37,6 @@ def apply(tx: Connection, study: Study, rules: Sequence[routing.Rule], *, at: fl
         at=at,
     )
     return len(wanted)
-
-
-def _own(tx: Connection, study: Study) -> set[str]:
-    """The series that this node, or another one of its kind, made: results that have come back."""
-    known = results.is_own(tx, [one.series_instance_uid for one in study.series])
-    signed = {
-        one.series_instance_uid
-        for one in study.series
-        if all(
-            i.value("Manufacturer") == i.value("ManufacturerModelName") == NAME
-            for i in one.instances
-        )
-    }
-    return known | signed
 
 
 def _incomplete(tx: Connection, study: Study) -> dict[str, str]:

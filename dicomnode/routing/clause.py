@@ -123,7 +123,11 @@ def _verdict(outcome: Outcome, clause: Clause, answer: _Answer, position: int) -
 def _ask(clause: Clause, series: Series) -> _Answer:
     if clause.keyword in {INSTANCES, SLICES}:
         return _ask_count(clause, series)
-    answers = [_ask_instance(clause, one) for one in series.instances]
+    asked: dict[int, bool | CannotTell] = {}  # an instance may stand for several that are alike
+    for one in series.instances:
+        if id(one) not in asked:
+            asked[id(one)] = _ask_instance(clause, one)
+    answers = [asked[id(one)] for one in series.instances]
     doubts = [answer for answer in answers if isinstance(answer, CannotTell)]
     held = answers.count(True)
     if held and clause.origin is Origin.MODEL:

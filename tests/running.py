@@ -197,10 +197,13 @@ def toml(
         sections.insert(
             -2,
             f'[peers.pacs]\nae_title = "{pacs["ae_title"]}"\nhost = "127.0.0.1"\n'
-            f"port = {pacs['port']}\n{pacs.get('more', '')}",
+            f"port = {pacs['port']}\n{pacs.get('more', PLAIN)}",
         )
     return "\n\n".join(section for section in sections if section) + "\n"
 
+
+#: What a PACS is sent that gets the segmentation and the report alone.
+PLAIN = "results.capture = false\nresults.regions = false"
 
 HIPPOCAMPUS_ROUTE = """\
 [[routes]]

@@ -31,7 +31,7 @@ def test_the_sample_gives_a_seg_and_an_sr_without_errors(tmp_path: Path) -> None
     assert set(document) == {"study", "jobs", "refused", "out"}
     (job,) = document["jobs"]
     assert (job["route"], job["state"], job["reason"]) == ("hippocampus volumetry", "delivered", "")
-    assert [one["kind"] for one in job["results"]] == ["seg", "sr"]
+    assert [one["kind"] for one in job["results"]] == ["seg", "capture", "regions", "sr"]
     assert job["timings_s"]["total"] > 0
     for one in job["results"]:
         assert pydicom.dcmread(one["path"]).SOPInstanceUID == one["sop_instance_uid"]

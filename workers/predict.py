@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage
+
 from dicomnode import log, results, volume
 from dicomnode import profile as profiles
 from dicomnode.archive import index, jobs, moves
@@ -40,6 +42,7 @@ from workers.inference import Models
 _log = log.get(__name__)
 
 OVERLAY = "overlay.png"
+_REPORT_CLASSES = {"sr": Comprehensive3DSRStorage, "notice": BasicTextSRStorage}
 _RETRY_S = 5.0
 _PATIENT = ("PatientID", "IssuerOfPatientID")
 # Nobody makes room within seconds, and each attempt runs the model anew.
@@ -180,6 +183,7 @@ def _predecessors(context: Context, job: Job) -> dict[str, results.Predecessor]:
                 study_instance_uid=job.study_instance_uid,
                 series_instance_uid=report.series_instance_uid,
                 sop_instance_uid=report.sop_instance_uid,
+                sop_class_uid=_REPORT_CLASSES[report.kind],
             )
             found.setdefault(profile.digest, predecessor)
     return found

@@ -228,6 +228,11 @@ class Acceptor:
 
     def _admit(self, assoc: Association) -> str:
         request: Any = assoc.requestor.primitive
+        association.require_dicom(
+            str(request.application_context_name or ""),
+            # pynetdicom itself turns other versions away, and does not hand them on.
+            protocol_version=getattr(request, "protocol_version", 1),
+        )
         return self._admission.admit(
             calling_ae_title=request.calling_ae_title,
             called_ae_title=request.called_ae_title,

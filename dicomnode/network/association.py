@@ -40,10 +40,15 @@ pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 MAX_PDU_LENGTH = 131_072
 
 # A-ASSOCIATE-RJ (PS3.8 Table 9-21) as one number: result, source, reason, a byte each.
+APPLICATION_CONTEXT_NAME_NOT_SUPPORTED = 0x01_01_02
+PROTOCOL_VERSION_NOT_SUPPORTED = 0x01_02_02
 CALLING_AE_TITLE_NOT_RECOGNIZED = 0x01_01_03
 CALLED_AE_TITLE_NOT_RECOGNIZED = 0x01_01_07
 REJECTED_FOR_NOW = 0x02_02_01  # by the service provider, no reason given
 LOCAL_LIMIT_EXCEEDED = 0x02_03_02
+
+_DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1
+_FIRST_VERSION = 1  # bit 0 of Protocol Version, PS3.8 9.3.2
 
 # Transfer syntaxes that do not bring the whole object.
 _NOT_FOR_STORAGE = (
@@ -113,6 +118,26 @@ def _context(abstract_syntax: str, syntaxes: Sequence[str]) -> PresentationConte
         # We are asked, and we are told what we asked for: both on associations of the peer.
         context.scu_role = context.scp_role = True
     return context
+
+
+def require_dicom(application_context_name: str, *, protocol_version: int) -> None:
+    """Make sure that a request is for DICOM, in the one version of its protocol (PS3.8 9.3.2).
+
+    Raises:
+        Refused: `other-protocol-version` or `other-application-context`.
+    """
+    if not protocol_version & _FIRST_VERSION:
+        raise Refused(
+            "other-protocol-version",
+            f"An association was asked for in protocol version 0x{protocol_version:04X}.",
+            status=PROTOCOL_VERSION_NOT_SUPPORTED,
+        )
+    if application_context_name.strip(" \0") != _DICOM_APPLICATION_CONTEXT:
+        raise Refused(
+            "other-application-context",
+            "An association was asked for in another application context than DICOM's.",
+            status=APPLICATION_CONTEXT_NAME_NOT_SUPPORTED,
+        )
 
 
 def rejection(status: int) -> tuple[int, int, int]:

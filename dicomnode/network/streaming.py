@@ -333,9 +333,11 @@ def _association_request(variable_field: bytes) -> A_ASSOCIATE:
     try:
         pdu = A_ASSOCIATE_RQ()
         pdu.decode(header + variable_field)
-        return pdu.to_primitive()
+        request = pdu.to_primitive()
     except Exception as error:  # what its decoder trips over has no common class
         raise _unreadable("An A-ASSOCIATE-RQ does not read.") from error
+    request.protocol_version = pdu.protocol_version  # pynetdicom's primitive has no place for it
+    return request
 
 
 def _proposed(request: A_ASSOCIATE) -> Sequence[PresentationContext]:

@@ -13,7 +13,7 @@ from io import BytesIO
 
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from dicomnode import NAME, __version__, bundle, uid
@@ -85,6 +85,15 @@ IDENTITY = (
 #: What a viewer sorts a series by: General Series (PS3.3 C.7.3.1).
 BODY = ("BodyPartExamined", "Laterality")
 
+# Body Part Examined of which there is one (PS3.16 Annex L).
+_UNPAIRED = frozenset({
+    "ABDOMEN", "ABDOMENPELVIS", "AORTA", "BLADDER", "BRAIN", "CHEST", "CHESTABDOMEN",
+    "CHESTABDPELVIS", "COCCYX", "COLON", "CSPINE", "CTSPINE", "ESOPHAGUS", "HEAD", "HEADNECK",
+    "HEART", "JAW", "LIVER", "LSPINE", "LSSPINE", "MEDIASTINUM", "NECK", "NECKCHEST",
+    "NECKCHESTABDOMEN", "NECKCHESTABDPELV", "PANCREAS", "PELVIS", "PROSTATE", "SKULL", "SPINE",
+    "SPLEEN", "SSPINE", "STERNUM", "STOMACH", "TLSPINE", "TSPINE", "UTERUS", "WHOLEBODY",
+})  # fmt: skip
+
 # Type 2: present in every result, empty where the source has nothing.
 _NEVER_ABSENT = (
     "PatientName",
@@ -98,18 +107,17 @@ _NEVER_ABSENT = (
     "ReferringPhysicianName",
 )
 
-#: Objects whose series has no body part: documents, presentation states and registrations
-#: (PS3.3 C.17.1, C.17.6.1, C.11.9, C.20.1).
-_BODILESS = frozenset({"sr", "regions", "notice", "key-images", "rejection", "registration"})
+#: Objects whose series has no body part: documents (PS3.3 C.17.1, C.17.6.1).
+_BODILESS = frozenset({"sr", "regions", "notice", "key-images", "rejection"})
 
 NODE = NAME
 #: The device that observes in a report (PS3.16 TID 1004).
 NODE_DEVICE_UID = uid.derived(NODE, "device", __version__)
 
-# Contributing Equipment Purpose of Reference: CID 7005, which has no code for an algorithm; the
-# second is the one that IHE AI Results 6.5.3.1 prints.
+# Contributing Equipment Purpose of Reference (CID 7005); an algorithm is named by the second, as in
+# IHE AI Results 6.5.3.1.
 _ACQUISITION = Code(value="109101", scheme="DCM", meaning="Acquisition Equipment")
-PROCESSING_ALGORITHM = Code(value="Newcode1", scheme="99IHE", meaning="Processing Algorithm")
+PROCESSING_EQUIPMENT = Code(value="109102", scheme="DCM", meaning="Processing Equipment")
 
 _ACQUIRED_BY = (
     "Manufacturer",
@@ -153,11 +161,16 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Predecessor:
-    """The report of an earlier run that a new one takes the place of."""
+    """The report of an earlier run that a new one takes the place of.
+
+    Attributes:
+        sop_class_uid: Of a report that says why there was no answer, another one.
+    """
 
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
+    sop_class_uid: str = Comprehensive3DSRStorage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +301,11 @@ def stamped(dataset: Dataset, stamp: Stamp, part: Part, *, number: int = 1) -> N
     _copy(IDENTITY, stamp.header, dataset)
     if has_body(part.kind):
         _copy(BODY, stamp.header, dataset)
+        # Type 2C (PS3.3 C.7.3.1): the body part may be one of two. A segmentation says it of each
+        # segment.
+        is_paired = part.kind != "seg" and dataset.get("BodyPartExamined") not in _UNPAIRED
+        if "Laterality" not in dataset and is_paired:
+            dataset.Laterality = None
     dataset.SeriesInstanceUID = part.series_uid(stamp.key)
     dataset.SOPInstanceUID = part.instance_uid(stamp.key, number)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
@@ -339,7 +357,7 @@ def _contributors(run: Run) -> list[Dataset]:
 def _algorithm(model: Bundle, run: Run) -> Dataset:
     """The model, or a step of a chain."""
     algorithm = Dataset()
-    algorithm.PurposeOfReferenceCodeSequence = [code_item(PROCESSING_ALGORITHM)]
+    algorithm.PurposeOfReferenceCodeSequence = [code_item(PROCESSING_EQUIPMENT)]
     algorithm.Manufacturer = model.manifest.manufacturer
     algorithm.ManufacturerModelName = model.manifest.name
     algorithm.SoftwareVersions = model.algorithm_version

@@ -33,6 +33,8 @@ _FINDINGS = Code(value="59776-5", scheme="LN", meaning="Procedure Findings")
 _FINDING = Code(value="121071", scheme="DCM", meaning="Finding")
 _REJECTED = Code(value="113001", scheme="DCM", meaning="Rejected for Quality Reasons")
 _DESCRIPTION = Code(value="113012", scheme="DCM", meaning="Key Object Description")
+_LANGUAGE = Code(value="121049", scheme="DCM", meaning="Language of Content Item and Descendants")
+_ENGLISH = Code(value="en-US", scheme="RFC5646", meaning="English (United States)")
 _OBSERVER_TYPE = Code(value="121005", scheme="DCM", meaning="Observer Type")
 _DEVICE = Code(value="121007", scheme="DCM", meaning="Device")
 _OBSERVER_UID = Code(value="121012", scheme="DCM", meaning="Device Observer UID")
@@ -112,7 +114,7 @@ def not_analysed(given: NotAnalysed) -> Result:
     heading = _item("CONTAINER", _FINDINGS, "CONTAINS")
     heading.ContinuityOfContent = "SEPARATE"
     heading.ContentSequence = [_text(_FINDING, one) for one in given.sentences]
-    dataset.ContentSequence = [*_observer(), heading]
+    dataset.ContentSequence = [_language(), *_observer(), heading]
     dataset.CurrentRequestedProcedureEvidenceSequence = _evidence(given.header, given.images)
     what = f"AI {_plain(given.model)} not analysed (RESEARCH)"
     _stamp(dataset, given, what, part)
@@ -198,6 +200,13 @@ def _item(value_type: str, name: Code | None, relationship: str) -> Dataset:
 def _text(name: Code, value: str) -> Dataset:
     item = _item("TEXT", name, "CONTAINS")
     item.TextValue = value
+    return item
+
+
+def _language() -> Dataset:
+    """Language of Content (TID 1204), which TID 2000 requires."""
+    item = _item("CODE", _LANGUAGE, "HAS CONCEPT MOD")
+    item.ConceptCodeSequence = [common.code_item(_ENGLISH)]
     return item
 
 

@@ -95,7 +95,13 @@ def _proposed(context: Context) -> bytes:
 
 
 def associate_rq(
-    contexts: Iterable[Context], *, calling: str, called: str, max_length: int = 16384
+    contexts: Iterable[Context],
+    *,
+    calling: str,
+    called: str,
+    max_length: int = 16384,
+    version: int = 1,
+    application_context: str = _APPLICATION_CONTEXT,
 ) -> bytes:
     """An A-ASSOCIATE-RQ PDU (PS3.8 9.3.2)."""
     user = (
@@ -103,8 +109,10 @@ def associate_rq(
         + _item(0x52, _OUR_CLASS.encode())
         + _item(0x55, _OUR_VERSION.encode())
     )
-    body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), calling.ljust(16).encode())
-    body += _item(0x10, _APPLICATION_CONTEXT.encode())
+    body = struct.pack(
+        ">HH16s16s32x", version, 0, called.ljust(16).encode(), calling.ljust(16).encode()
+    )
+    body += _item(0x10, application_context.encode())
     body += b"".join(map(_proposed, contexts)) + _item(0x50, user)
     return pdu(ASSOCIATE_RQ, body)
 

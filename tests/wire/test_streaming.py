@@ -6,6 +6,7 @@ import contextlib
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset
@@ -290,6 +291,27 @@ def test_who_is_not_admitted_and_hangs_up_is_journalled_all_the_same(
     node.wait_for(TurnedAway)
     assert node.turned_away.reason == "wrong-called-ae-title"
     assert node.of(Opened) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "reason"),
+    [
+        ({"version": 2}, (1, 2, 2), "other-protocol-version"),
+        ({"application_context": "1.2.3.4"}, (1, 1, 2), "other-application-context"),
+    ],
+)
+def test_what_is_no_request_for_dicom_is_rejected_for_good(
+    start: Start, asked: dict[str, Any], answer: tuple[int, int, int], reason: str
+) -> None:
+    node = start()
+    request = raw.associate_rq([CT], calling="CT1", called="DICOMNODE", **asked)
+    with raw.socket.create_connection((HOST, node.port)) as stranger:
+        stranger.sendall(request)
+        said = stranger.recv(10, raw.socket.MSG_WAITALL)
+    assert said[0] == raw.ASSOCIATE_RJ
+    assert tuple(said[7:10]) == answer
+    node.wait_for(TurnedAway)
+    assert node.turned_away.reason == reason
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,12 @@ _ONE_FOR_ALL = (
 _SOP_CLASSES: dict[Kind, tuple[str, ...]] = {
     "seg": (SegmentationStorage,),
     "map": (ParametricMapStorage,),
-    "image": (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage),
+    "image": (
+        CTImageStorage,
+        MRImageStorage,
+        PositronEmissionTomographyImageStorage,
+        SecondaryCaptureImageStorage,
+    ),
     "registration": (SpatialRegistrationStorage,),
     "capture": (SecondaryCaptureImageStorage,),
     "regions": (Comprehensive3DSRStorage,),
@@ -142,17 +147,16 @@ def _check_content(
     dataset: Dataset, part: Part, number: int, read: Sequence[Read], expected: Expected
 ) -> Read:
     """Check what only this kind of object has."""
-    volumes_ml: dict[int, float] = {}
     if part.kind == "seg":
-        volumes_ml = segmentation.check(dataset, part, expected)
-    elif part.kind == "sr":
+        return segmentation.check(dataset, part, expected)
+    if part.kind == "sr":
         beside = [one for one in read if part.variant in one.part.profiles]
         report.check(dataset, part, beside, expected)
     elif part.kind == "image":
         derived_image.check(dataset, part, number, expected)
     else:
         _CHECK[part.kind](dataset, part, expected)
-    return Read(part=part, sop_instance_uid=str(dataset.SOPInstanceUID), volumes_ml=volumes_ml)
+    return Read(part=part, sop_instance_uid=str(dataset.SOPInstanceUID))
 
 
 def _read(path: Path) -> Dataset:
@@ -216,7 +220,7 @@ def _check_algorithm(dataset: Dataset, expected: Expected) -> None:
     items = [
         item
         for item in dataset.get("ContributingEquipmentSequence", ())
-        if has_code(item.get("PurposeOfReferenceCodeSequence"), common.PROCESSING_ALGORITHM)
+        if has_code(item.get("PurposeOfReferenceCodeSequence"), common.PROCESSING_EQUIPMENT)
     ]
     models = list(expected.bundle.models)
     require(

@@ -14,7 +14,7 @@ from typing import Any
 import highdicom as hd
 from highdicom.sr import Measurement
 from pydicom import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.bundle import Code, Finding, Segment
 from dicomnode.profile import Profile
@@ -69,7 +69,7 @@ def _reference(predecessor: Predecessor) -> Dataset:
     dataset = Dataset()
     dataset.StudyInstanceUID = predecessor.study_instance_uid
     dataset.SeriesInstanceUID = predecessor.series_instance_uid
-    dataset.SOPClassUID = Comprehensive3DSRStorage
+    dataset.SOPClassUID = predecessor.sop_class_uid
     dataset.SOPInstanceUID = predecessor.sop_instance_uid
     return dataset
 
@@ -175,20 +175,30 @@ def _on_images(
 
 
 def _on_frame(run: Run, seg: Result, item: Numbered, frame: int) -> Any:
-    """The frame of a SEG that holds one segment on one image."""
+    """What of a SEG holds one segment on one image.
+
+    The frame of it alone, or of a label map the segment alone: an image reference has a frame
+    number or a segment number, and not both (PS3.3 Table 10-3).
+    """
     place = seg.part.frames.index(frame) + 1
     number = next(
         n
         for n, group in enumerate(seg.dataset.PerFrameFunctionalGroupsSequence, start=1)
         if _is_of(group, item.number, place)
     )
-    return hd.sr.ReferencedSegmentationFrame(
+    named = hd.sr.ReferencedSegmentationFrame(
         sop_class_uid=seg.dataset.SOPClassUID,
         sop_instance_uid=seg.dataset.SOPInstanceUID,
         frame_number=number,
         segment_number=item.number,
         source_image=_source(run, frame, hd.sr.SourceImageForSegmentation),
     )
+    (reference,) = named[0].ReferencedSOPSequence
+    if seg.part.variant == "labelmap":
+        del reference.ReferencedFrameNumber
+    else:
+        del reference.ReferencedSegmentNumber
+    return named
 
 
 def _is_of(group: Dataset, segment: int, place: int) -> bool:

@@ -336,7 +336,8 @@ def _association_request(variable_field: bytes) -> A_ASSOCIATE:
         request = pdu.to_primitive()
     except Exception as error:  # what its decoder trips over has no common class
         raise _unreadable("An A-ASSOCIATE-RQ does not read.") from error
-    request.protocol_version = pdu.protocol_version  # pynetdicom's primitive has no place for it
+    # pynetdicom's primitive has no place for it.
+    request.protocol_version = pdu.protocol_version  # type: ignore[attr-defined]
     return request
 
 

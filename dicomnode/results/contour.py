@@ -10,6 +10,9 @@ from scipy import ndimage
 
 _Vertex = tuple[int, int]
 
+_FIRST_TOLERANCE = 0.5  # pixels: half a step of a staircase
+_SPAN = 2  # corners that have another between them
+
 
 def largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest piece of a mask, of any number of axes, whose pixels share sides.
@@ -47,6 +50,52 @@ def around(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     while (corner := after[corners[-1]]) != start:
         corners.append(corner)
     return np.array(_bends([*corners, start]), dtype=np.float64)
+
+
+def thinned(outline: NDArray[np.float64], *, most: int) -> tuple[NDArray[np.float64], float]:
+    """An outline with at most so many corners, as near to the given one as that allows.
+
+    Returns:
+        The outline, closed, and how far in pixels it strays from the given one; 0 where that had no
+        more corners and is returned as it is.
+    """
+    tolerance = 0.0
+    kept = outline
+    while len(kept) > most:
+        tolerance = tolerance * 2 or _FIRST_TOLERANCE
+        kept = outline[_significant(outline, tolerance)]
+    return kept, tolerance
+
+
+def _significant(way: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
+    """The corners without which a way would stray further than `tolerance` (Douglas-Peucker)."""
+    kept = np.zeros(len(way), dtype=np.bool_)
+    # A closed way is cut where it is furthest from its start.
+    far = int(np.argmax(np.linalg.norm(way - way[0], axis=1)))
+    kept[[0, far, -1]] = True
+    spans = [(0, far), (far, len(way) - 1)]
+    while spans:
+        begin, end = spans.pop()
+        if end - begin < _SPAN:
+            continue
+        strays = _strays(way[begin + 1 : end], way[begin], way[end])
+        worst = int(np.argmax(strays))
+        if strays[worst] > tolerance:
+            middle = begin + 1 + worst
+            kept[middle] = True
+            spans += [(begin, middle), (middle, end)]
+    return kept
+
+
+def _strays(
+    points: NDArray[np.float64], begin: NDArray[np.float64], end: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How far points lie from the piece of a line between two others."""
+    along = end - begin
+    length = float(along @ along)
+    share = np.clip((points - begin) @ along / length, 0, 1) if length else np.zeros(len(points))
+    strays: NDArray[np.float64] = np.linalg.norm(points - begin - np.outer(share, along), axis=1)
+    return strays
 
 
 def _edges(mask: NDArray[np.bool_]) -> Iterator[tuple[_Vertex, _Vertex]]:

@@ -8,6 +8,7 @@ boxes           one group for each: the rectangle on the slice through its middl
                 on the image (SCOORD, where the centre of the first pixel is 0.5\0.5, PS3.3
                 C.18.6.1.1), its extent, and the certainty
 points          one group for each: a point, likewise
+probabilities   one group for each finding, with the tracking identifier of its segment
 ==============  ==============================================================================
 """
 
@@ -27,10 +28,19 @@ from dicomnode.bundle import (
     Finding,
     NumbersOutput,
     PointsOutput,
+    ProbabilityMapOutput,
 )
-from dicomnode.prediction import Box, Boxes, Classification, Numbers, Points, Prediction
+from dicomnode.prediction import (
+    Answer,
+    Box,
+    Boxes,
+    Classification,
+    Numbers,
+    Points,
+    Prediction,
+    ProbabilityMap,
+)
 from dicomnode.results import said
-from dicomnode.results.said import Reported
 from dicomnode.volume import SliceSource, Volume
 
 CERTAINTY = Code(value="111012", scheme="DCM", meaning="Certainty of Finding")
@@ -41,6 +51,9 @@ CLINICAL_FINDING = Code(value="404684003", scheme="SCT", meaning="Clinical findi
 
 NONE_CHOSEN = "No class reached its operating point."
 NONE_FOUND = "The algorithm found none."
+EACH_VOXEL = "The algorithm gave a probability for each voxel."
+#: Of an answer in which there is nothing to report: images that were made, a registration, silence.
+NO_FINDING = "The algorithm reports no finding."
 
 _CENTRE_OF_PIXEL = 0.5  # PS3.3 C.18.6.1.1: the corner of the first pixel is 0, its centre 0.5
 
@@ -75,17 +88,29 @@ class Group:
 def groups(prediction: Prediction, outputs: Any, key: str) -> tuple[Group, ...]:
     """Everything that is reported and is no segment, in order.
 
+    A report says at least one thing (TID 1500): if need be, that there is no finding.
+
     Args:
         outputs: The manifest's outputs by name.
     """
-    return tuple(
+    found = tuple(
         group
-        for answer in said.reported(prediction)
+        for answer in prediction.answers
         for group in _of(answer, outputs[answer.output], prediction, key)
+    )
+    if found or said.segmented(prediction):
+        return found
+    return (
+        Group(
+            tracking_uid=said.tracking_uid(key, "", 0),
+            tracking_id="Answer",
+            finding=CLINICAL_FINDING,
+            comments=(NO_FINDING,),
+        ),
     )
 
 
-def _of(answer: Reported, output: Any, prediction: Prediction, key: str) -> Iterator[Group]:
+def _of(answer: Answer, output: Any, prediction: Prediction, key: str) -> Iterator[Group]:
     if isinstance(answer, Classification) and isinstance(output, ClassificationOutput):
         yield from _classes(answer, output, prediction, key)
     elif isinstance(answer, Numbers) and isinstance(output, NumbersOutput):
@@ -94,6 +119,8 @@ def _of(answer: Reported, output: Any, prediction: Prediction, key: str) -> Iter
         yield from _boxes(answer, output, prediction, key)
     elif isinstance(answer, Points) and isinstance(output, PointsOutput):
         yield from _points(answer, output, prediction, key)
+    elif isinstance(answer, ProbabilityMap) and isinstance(output, ProbabilityMapOutput):
+        yield from _probabilities(answer, output, prediction, key)
 
 
 def _classes(
@@ -182,6 +209,22 @@ def _points(
             about=_about(answer.frame, prediction),
             graphic="POINT",
             points=_written(np.array([point.at])),
+        )
+
+
+def _probabilities(
+    answer: ProbabilityMap, output: ProbabilityMapOutput, prediction: Prediction, key: str
+) -> Iterator[Group]:
+    first = next(one for one in prediction.answers if one.output == answer.output)
+    if answer is not first:  # a finding of several images is one, as it is one segment
+        return
+    for one in output.findings:
+        yield Group(
+            tracking_uid=said.tracking_uid(key, answer.output, one.label),
+            tracking_id=one.name,
+            finding=one.type,
+            site=one,
+            comments=(EACH_VOXEL,),
         )
 
 

@@ -26,7 +26,7 @@ from dicomnode.prediction import (
     Registration,
 )
 from dicomnode.profile import Profile
-from dicomnode.results import layers, regions
+from dicomnode.results import layers, presented, regions
 from dicomnode.results.part import Part
 from dicomnode.volume import Images, Slide, Volume
 
@@ -80,17 +80,18 @@ def _of_profile(prediction: Prediction, bundle: Bundle, profile: Profile) -> Ite
     if profile.capture and not isinstance(prediction.subject, Slide):
         yield Part(kind="capture")
     if regions.of(prediction, bundle):
-        yield from _drawn(profile)
+        yield from _drawn(prediction, bundle, profile)
     if profile.report:
         yield Part(kind="sr", variant=profile.digest)
 
 
-def _drawn(profile: Profile) -> Iterator[Part]:
+def _drawn(prediction: Prediction, bundle: Bundle, profile: Profile) -> Iterator[Part]:
     """What shows regions of images."""
     if profile.regions:
         yield Part(kind="regions", variant=profile.coordinates)
     if profile.presentation:
-        yield Part(kind="presentation")
+        for variant in presented.of(prediction, bundle):
+            yield Part(kind="presentation", variant=variant)
     if profile.key_images:
         yield Part(kind="key-images")
 
@@ -103,19 +104,8 @@ def _of_output(
     profile: Profile,
 ) -> Iterator[Part]:
     first, output = answers[0], answers[0].output
-    # A SEG lies on frames of its source (`writing.multiframe`); a slide's patches are none.
-    is_on_frames = not isinstance(prediction.subject, Slide)
-    if isinstance(first, LabelMap | Masks) and profile.segmentation != "none":
-        encoding = profile.segmentation
-        if encoding == "labelmap" and layers.of(prediction, bundle, output, frames).overlap:
-            encoding = "binary"
+    if encoding := _encoding(first, prediction, bundle, frames, profile):
         yield Part(kind="seg", output=output, variant=encoding, frames=frames)
-    elif (
-        isinstance(first, ProbabilityMap)
-        and profile.segmentation == "fractional"
-        and (is_on_frames)
-    ):
-        yield Part(kind="seg", output=output, variant="fractional", frames=frames)
     elif isinstance(first, ProbabilityMap | HeatMap) and profile.maps:
         if _is_placed(prediction, frames):
             for label in _mapped(first, bundle):
@@ -124,6 +114,26 @@ def _of_output(
         yield Part(kind="image", output=output, frames=frames)
     elif isinstance(first, Registration) and profile.registrations:
         yield Part(kind="registration", output=output)
+
+
+def _encoding(
+    first: Answer,
+    prediction: Prediction,
+    bundle: Bundle,
+    frames: tuple[int, ...],
+    profile: Profile,
+) -> str:
+    """How the SEG of an output is encoded; "" where it has none."""
+    if isinstance(first, LabelMap | Masks) and profile.segmentation != "none":
+        is_map = profile.segmentation == "labelmap"
+        if is_map and layers.of(prediction, bundle, first.output, frames).overlap:
+            return "binary"
+        return profile.segmentation
+    # A SEG lies on frames of its source (`writing.multiframe`): the patches of a slide are none.
+    is_on_frames = not isinstance(prediction.subject, Slide)
+    if isinstance(first, ProbabilityMap) and profile.segmentation == "fractional" and is_on_frames:
+        return "fractional"
+    return ""
 
 
 def _mapped(answer: Answer, bundle: Bundle) -> list[str]:

@@ -31,6 +31,9 @@ PERCENT = Code(value="%", scheme="UCUM", meaning="Percent")
 
 #: Pieces of one segment that are drawn, the largest first; a segmentation has all of them.
 LESIONS = 50
+#: Corners of an outline: Graphic Data is FL, of which explicit lengths end at 65,534 bytes (PS3.5
+#: 7.1.2).
+CORNERS = 8191
 
 # "Morphologically Altered Structure" of CID 7150, now and in older editions.
 _ALTERED = ("49755003",)
@@ -48,6 +51,7 @@ class Region:
         graphic: "POLYLINE", closed, or "POINT" (PS3.3 C.18.6.1.2).
         points: Shape (n, 2): column and row, where the corner of the first pixel is 0.
         mask: What the outline is around, of the frame's rows and columns; `None` of a box, a point.
+        stray: How far in pixels the outline may stray from the mask; 0: not at all.
         measurements: Name, value, unit.
     """
 
@@ -58,6 +62,7 @@ class Region:
     graphic: Literal["POLYLINE", "POINT"]
     points: NDArray[np.float64]
     mask: NDArray[np.bool_] | None = None
+    stray: float = 0.0
     measurements: tuple[tuple[Code, float, Code], ...] = ()
 
 
@@ -116,14 +121,16 @@ def _segments(
             is_alone = len(pieces) == 1
             drawn = contour.largest_piece(piece.plane)
             frame = piece.frame if answer.frame is None else answer.frame
+            outline, stray = contour.thinned(contour.around(drawn), most=CORNERS)
             yield Region(
                 tracking_uid=tracked if is_alone else said.of_piece(tracked, number),
                 tracking_id=item.segment.name if is_alone else f"{item.segment.name} {number}",
                 finding=item.segment,
                 frame=frame,
                 graphic="POLYLINE",
-                points=contour.around(drawn),
+                points=outline,
                 mask=drawn,
+                stray=stray,
                 measurements=tuple(_sizes(piece, drawn, prediction, frame)),
             )
 

@@ -31,8 +31,8 @@ from dicomnode.volume import Images, Slide, Volume
 Segmented = LabelMap | Masks
 #: Answers that stand in the report alone.
 Reported = Boxes | Points | Classification | Numbers
-#: Answers that objects of their own hold, and the report names.
-Beside = HeatMap | ProbabilityMap | DerivedImage | Registration
+#: Answers that lie on the grid of what was shown.
+OnGrid = Segmented | HeatMap | ProbabilityMap | DerivedImage
 
 #: keyword → why the inputs of a model may have only one value of it. Series of one study may well
 #: belong to several orders, each with its Accession Number: a result has that of its source.
@@ -49,12 +49,6 @@ _ONE_FOR_ALL_INPUTS = {
 def segmented(prediction: Prediction) -> tuple[Segmented, ...]:
     """The answers that a SEG is made of, in order."""
     return tuple(one for one in prediction.answers if isinstance(one, LabelMap | Masks))
-
-
-def reported(prediction: Prediction) -> tuple[Reported, ...]:
-    """The answers that stand in the report alone, in order."""
-    kinds = (Boxes, Points, Classification, Numbers)
-    return tuple(one for one in prediction.answers if isinstance(one, kinds))
 
 
 def tracking_uid(key: str, output: str, label: int, *, frame: int | None = None) -> str:
@@ -149,9 +143,7 @@ def _require_transformation(answer: Registration, prediction: Prediction) -> Non
         raise ModelFailed("not-a-transformation", f"{answer.output} is no transformation.")
 
 
-def _require_on_grid(
-    answer: Segmented | HeatMap | ProbabilityMap | DerivedImage, prediction: Prediction
-) -> None:
+def _require_on_grid(answer: OnGrid, prediction: Prediction) -> None:
     shape = _shape(answer, prediction)
     leading = int(isinstance(answer, Masks | ProbabilityMap))
     if answer.array.shape[leading:] != shape or answer.array.ndim != len(shape) + leading:
@@ -178,9 +170,7 @@ def _require_known(answer: Segmented, items: tuple[Numbered, ...]) -> None:
         )
 
 
-def _shape(
-    answer: Segmented | HeatMap | ProbabilityMap | DerivedImage, prediction: Prediction
-) -> tuple[int, ...]:
+def _shape(answer: OnGrid, prediction: Prediction) -> tuple[int, ...]:
     """Of what the answer is about: a volume, one of several images, the patches of a slide."""
     subject = prediction.subject
     if isinstance(subject, Volume):

@@ -266,7 +266,7 @@ class TestEveryObject:
             scanner, algorithm = dataset.ContributingEquipmentSequence
             assert scanner.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Acquisition Equipment"
             assert scanner.ManufacturerModelName == "Tesla 1"
-            assert algorithm.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Processing Algorithm"
+            assert algorithm.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Processing Equipment"
             assert algorithm.Manufacturer == "Example makers"
             assert algorithm.ManufacturerModelName == "Phantom bodies"
             assert algorithm.SoftwareVersions == "1.2.3+abababababababab"
@@ -1013,7 +1013,7 @@ class TestOverlay:
         for segment in phantom.a_bundle().manifest.outputs["bodies"].segments:
             color = [int(segment.color[n : n + 2], 16) for n in (1, 3, 5)]
             shown = int((np.abs(pixels - color) <= 30).all(axis=1).sum())
-            legend = 16 * 16
+            legend = 20 * 20
             assert shown > 1.5 * legend if segment.name != "Nowhere" else 0 < shown <= legend
 
     def test_nothing_found_is_shown_too(self, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -77,11 +77,14 @@ class Read:
     Attributes:
         volumes_ml: Of a SEG of a volume: segment number → millilitres, by its own bits; 0 where no
             voxel is set.
+        frames: Of a SEG, for each of its frames: the segment number, and on which frame of the
+            source it lies, as `places.check` counts them; 0 of a label map, which has all segments.
     """
 
     part: Part
     sop_instance_uid: str
-    volumes_ml: dict[int, float]
+    volumes_ml: dict[int, float] = field(default_factory=dict)
+    frames: tuple[tuple[int, int], ...] = ()
 
 
 def _read_again(shown: Shown) -> dict[str, Dataset]:
@@ -105,7 +108,19 @@ def require(holds: bool, reason: str, detail: str) -> None:  # noqa: FBT001 - re
 
 def same(one: Any, other: Any) -> bool:
     """Whether two values are equal, where an absent one is as good as an empty one."""
-    return bool((one or None) == (other or None))
+    return bool(_bare(one or None) == _bare(other or None))
+
+
+def _bare(value: Any) -> Any:
+    """A value without group lengths (PS3.5 7.2), which some files have and no new one may."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return value
+    return [
+        [(each.tag, _bare(each.value)) for each in one if each.tag.element]
+        if isinstance(one, Dataset)
+        else one
+        for one in value
+    ]
 
 
 def has_code(items: Sequence[Dataset] | None, code: Code | None) -> bool:

@@ -36,7 +36,7 @@ def check(dataset: Dataset, part: Part, expected: Expected) -> list[int]:
         sources = [subject.sources[number] for number in part.frames]
         where = _by_reference(dataset, sources)
         _check_planes(dataset, where, sources, expected)
-    _check_space(dataset, expected)
+    _check_space(dataset, sources, expected)
     _check_references(dataset, where, sources, expected)
     return where
 
@@ -126,9 +126,10 @@ def _tolerance(expected: Expected) -> float:
     return share * expected.prediction.volume.spacing[0] + _WRITING_MM
 
 
-def _check_space(dataset: Dataset, expected: Expected) -> None:
+def _check_space(dataset: Dataset, sources: Sequence[SliceSource], expected: Expected) -> None:
     has_places = "PlanePositionSequence" in dataset.PerFrameFunctionalGroupsSequence[0]
-    for header in expected.headers.values():
+    for uid in {source.sop_instance_uid for source in sources}:
+        header = expected.headers[uid]
         meant = header.get("FrameOfReferenceUID") if has_places else None
         require(
             dataset.get("FrameOfReferenceUID") == meant,
@@ -153,20 +154,23 @@ def _check_planes(
     dataset: Dataset, where: Sequence[int], sources: Sequence[SliceSource], expected: Expected
 ) -> None:
     """Images that say where they lie: so do the frames on them, and equally."""
-    sizes = {
-        (header.Rows, header.Columns)
-        for header in (expected.headers[source.sop_instance_uid] for source in sources)
-    }
+    headers = [expected.headers[source.sop_instance_uid] for source in sources]
     require(
-        sizes == {(dataset.Rows, dataset.Columns)},
+        {(header.Rows, header.Columns) for header in headers} == {(dataset.Rows, dataset.Columns)},
         "grid-differs",
         "The frames have not the size of the source's.",
     )
     frames = dataset.PerFrameFunctionalGroupsSequence
+    spaces = {str(header.get("FrameOfReferenceUID")) for header in headers}
+    have_places = all(one.position is not None for one in sources) and len(spaces) == 1
+    require(
+        all(("PlanePositionSequence" in frame) == have_places for frame in frames),
+        "frame-elsewhere",
+        "The frames do not say where they lie, or say it where no source does.",
+    )
+    if not have_places:
+        return
     for frame, index in zip(frames, where, strict=True):
-        position = sources[index].position
-        if "PlanePositionSequence" not in frame or position is None:
-            continue
         found = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
         across = _across(dataset, frame)
         meant = expected.across(sources[index])

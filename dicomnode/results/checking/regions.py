@@ -146,11 +146,24 @@ def _check_drawn(drawn: NDArray[np.float64], region: Region) -> None:
     require(bool(np.abs(drawn - region.points).max() <= _PIXELS), "place-differs", elsewhere)
     if region.mask is not None:
         meant = ndimage.binary_fill_holes(region.mask)
+        differs = filled(drawn, region.mask.shape) != meant
         require(
-            np.array_equal(filled(drawn, region.mask.shape), meant),
+            not (differs & ~_near_edge(meant, region.stray)).any(),
             "outline-differs",
             f"The outline of {region.tracking_id} is not around what the model marked.",
         )
+
+
+def _near_edge(mask: NDArray[np.bool_], stray: float) -> NDArray[np.bool_]:
+    """The pixels that an outline which strays so far may have on its wrong side."""
+    if not stray:
+        return np.zeros_like(mask)
+    steps = int(np.ceil(stray)) + 1
+    padded = np.pad(mask, steps)
+    grown = ndimage.binary_dilation(padded, iterations=steps)
+    shrunk = ndimage.binary_erosion(padded, iterations=steps)
+    near: NDArray[np.bool_] = (grown & ~shrunk)[steps:-steps, steps:-steps]
+    return near
 
 
 def filled(outline: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -121,20 +121,31 @@ def _check_on_images(
     for group, frame in zip(own, frames, strict=True):
         source = expected.prediction.subject.sources[frame]
         named = [
-            (sop.ReferencedSOPInstanceUID, sop.get("ReferencedSegmentNumber"))
+            (
+                sop.ReferencedSOPInstanceUID,
+                sop.get("ReferencedFrameNumber"),
+                sop.get("ReferencedSegmentNumber"),
+            )
             for child in group.ContentSequence
             if child.ValueType == "IMAGE"
             for sop in child.ReferencedSOPSequence
         ]
-        seg = next((one for one in segs if frame in one.part.frames), None)
-        meant: list[tuple[str, int | None]] = [(source.sop_instance_uid, None)]
-        if seg is not None:
-            meant.insert(0, (seg.sop_instance_uid, item.number))
+        number = source.frame_number if source.is_multiframe else None
+        meant: list[tuple[str, int | None, int | None]] = [(source.sop_instance_uid, number, None)]
+        meant[:0] = [_on_frame(one, item, frame) for one in segs if frame in one.part.frames]
         require(
             named == meant,
             "reference-differs",
             f"The finding of segment {item.number} names another segment, or another image.",
         )
+
+
+def _on_frame(seg: Read, item: Numbered, frame: int) -> tuple[str, int | None, int | None]:
+    """How a segment on one image is named: by its frame, or of a label map by its number."""
+    if seg.part.variant == "labelmap":
+        return seg.sop_instance_uid, None, item.number
+    place = seg.part.frames.index(frame)
+    return seg.sop_instance_uid, seg.frames.index((item.number, place)) + 1, None
 
 
 def check_standing(dataset: Dataset, expected: Expected, *, title: Code) -> None:

@@ -15,7 +15,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 from dicomnode.bundle import Code
 from dicomnode.results import layers, said
 from dicomnode.results.checking import places
-from dicomnode.results.checking.expected import Expected, has_code, require
+from dicomnode.results.checking.expected import Expected, Read, has_code, require
 from dicomnode.results.layers import Layers, Numbered
 from dicomnode.results.part import Part
 from dicomnode.results.writing.segmentation import ALL_FRAMES
@@ -76,11 +76,8 @@ class _Decoded:
         return labels
 
 
-def check(dataset: Dataset, part: Part, expected: Expected) -> dict[int, float]:
+def check(dataset: Dataset, part: Part, expected: Expected) -> Read:
     """Check one SEG, and measure what its pixels say.
-
-    Returns:
-        Of a volume: segment number → millilitres.
 
     Raises:
         ResultMismatch: It is not what the model said, or does not lie where the source lies.
@@ -96,10 +93,16 @@ def check(dataset: Dataset, part: Part, expected: Expected) -> dict[int, float]:
     )
     _check_complete(decoded, where, segments, part)
     voxels = _compared(decoded, where, segments)
-    if not isinstance(expected.prediction.subject, Volume):
-        return {}
-    voxel_mm3 = places.voxel_mm3(dataset, where)
-    return {number: n * voxel_mm3 / 1000 for number, n in voxels.items()}
+    volumes_ml = {}
+    if isinstance(expected.prediction.subject, Volume):
+        voxel_mm3 = places.voxel_mm3(dataset, where)
+        volumes_ml = {number: n * voxel_mm3 / 1000 for number, n in voxels.items()}
+    return Read(
+        part=part,
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        volumes_ml=volumes_ml,
+        frames=tuple(zip(decoded.segments, where, strict=True)),
+    )
 
 
 def _segment_of(dataset: Dataset, frame: Dataset) -> int:
@@ -136,7 +139,8 @@ def _check_encoding(dataset: Dataset, segments: Layers, part: Part) -> None:
         (dataset.SegmentationType, dataset.BitsAllocated) == (part.variant.upper(), bits)
         and dataset.file_meta.TransferSyntaxUID == syntax
         and dataset.SamplesPerPixel == 1
-        and dataset.PhotometricInterpretation == "MONOCHROME2",
+        and dataset.PhotometricInterpretation == "MONOCHROME2"
+        and dataset.SegmentsOverlap == ("YES" if segments.overlap else "NO"),
         "encoding-differs",
         f"The SEG is not {part.variant}, or not in the transfer syntax that goes with it.",
     )

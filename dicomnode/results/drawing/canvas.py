@@ -5,6 +5,7 @@ A picture is `WIDTH` pixels wide and often shown at half of that: no text is sma
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -89,16 +90,19 @@ def fitted(text: str, room: float, size: int = TEXT) -> str:
     """`text`, shortened with dots where it is longer than `room` pixels."""
     if length(text, size) <= room:
         return text
-    shorter = (f"{text[:n].rstrip()}..." for n in range(len(text), 0, -1))
-    return next((cut for cut in shorter if length(cut, size) <= room), "...")
+    letters = bisect_left(range(len(text)), True, key=lambda n: length(_cut(text, n), size) > room)
+    return _cut(text, max(0, letters - 1))
+
+
+def _cut(text: str, letters: int) -> str:
+    return f"{text[:letters].rstrip()}..."
 
 
 def wrapped(text: str, room: float, *, most: int = 20) -> list[str]:
     """`text` in lines that are no longer than `room` pixels; of what is left over, dots."""
     lines = list(_wrapped(text, room))
-    if len(lines) > most:
-        lines = [*lines[: most - 1], fitted(" ".join(lines[most - 1 :]), room)]
-    return [fitted(line, room) for line in lines]
+    kept = [*lines[: most - 1], " ".join(lines[most - 1 :])]
+    return [fitted(line, room) for line in kept if line]
 
 
 def _wrapped(text: str, room: float) -> Iterator[str]:

@@ -84,9 +84,9 @@ def picture(image: Picture, *, is_displayed: bool) -> NDArray[np.uint8]:
     values = array[..., 0] if array.ndim == _COLOURS else array
     if is_displayed:
         return _bytes(values)
-    if _says_how(image.header):
-        return _bytes(displayed(values, image.header))
     low, high = _usual(values)
+    if _says_how(image.header, low, high):
+        return _bytes(displayed(values, image.header))
     is_inverse = image.header.get("PhotometricInterpretation") == "MONOCHROME1"
     return Window(low=low, high=high, is_inverse=is_inverse).gray(values)
 
@@ -99,18 +99,28 @@ def _has_palette(header: Dataset) -> bool:
     return str(header.get("PhotometricInterpretation")) == "PALETTE COLOR"
 
 
-def _says_how(header: Dataset) -> bool:
-    """Whether an image has a window, or 8 bits that are shown as they are."""
-    is_byte = header.get("BitsStored") == 8 and not header.get("RescaleSlope")  # noqa: PLR2004
-    return bool(header.get("VOILUTSequence") or _suggested(header) or is_byte)
+def _says_how(header: Dataset, low: float, high: float) -> bool:
+    """Whether an image has a window that shows something, or 8 bits that are shown as they are."""
+    if header.get("VOILUTSequence"):
+        return True
+    suggested = _suggested(header)
+    if suggested is not None:
+        return _shows(*suggested, low, high)
+    return header.get("BitsStored") == 8 and not header.get("RescaleSlope")  # noqa: PLR2004
+
+
+def uptake(volume: Volume) -> float | None:
+    """What stands for the highest uptake shown in values after the Modality LUT, if it is known."""
+    try:
+        return _UPTAKE / suv.factor([volume.header])
+    except UnsuitableSeries:
+        return None
 
 
 def _of_pet(volume: Volume, bundle: Bundle) -> Window:
-    if next(iter(bundle.manifest.inputs.values())).values == "suvbw":
-        return Window(low=0, high=_UPTAKE, is_inverse=True, described=f"SUV 0 to {_UPTAKE:g}")
-    try:
-        high = _UPTAKE / suv.factor([volume.header])
-    except UnsuitableSeries:
+    is_uptake = next(iter(bundle.manifest.inputs.values())).values == "suvbw"
+    high = _UPTAKE if is_uptake else uptake(volume)
+    if high is None:
         _, high = _usual(volume.array)
         return Window(low=0, high=high, is_inverse=True, described=f"0 to {high:.3g}")
     return Window(low=0, high=high, is_inverse=True, described=f"SUV 0 to {_UPTAKE:g}")

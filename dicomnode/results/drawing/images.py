@@ -35,7 +35,6 @@ _ALONE = (620, 820)  # pixels of a panel that stands alone, at most
 _WIDE = 0.6  # height to width: a wider image takes the whole width
 _TALLEST = 1.6
 _CENTRE = 0.5  # of a pixel: its corner is 0 here, its centre where boxes and points are counted
-_NAMED = 6  # points whose names are written beside them, at most
 
 #: Output → image → its segments.
 _Segments = Mapping[str, Mapping[int | None, Layers]]
@@ -101,7 +100,7 @@ def _segments(prediction: Prediction, bundle: Bundle) -> dict[str, dict[int | No
 
 
 def _shown(prediction: Prediction, count: int) -> list[int]:
-    """The images that something was found on come first, and then the others."""
+    """The images that something is drawn on come first, and then the others."""
     marked = {one.frame for one in prediction.answers if _finds(one)}
     order = sorted(range(count), key=lambda number: (number not in marked, number))
     made = any(isinstance(one, DerivedImage) for one in prediction.answers)
@@ -115,7 +114,7 @@ def _finds(answer: Answer) -> bool:
         return bool((answer.array >= _HALF).any())
     if isinstance(answer, Boxes):
         return bool(answer.boxes)
-    return not isinstance(answer, HeatMap | DerivedImage)
+    return isinstance(answer, Points)
 
 
 def _plane(images: Images, number: int, prediction: Prediction, bundle: Bundle) -> Plane:
@@ -148,7 +147,7 @@ def _made(images: Images, numbers: Sequence[int], prediction: Prediction) -> Ite
                 pixel_mm=picture.pixel_spacing[1] if picture.pixel_spacing else None,
                 scale_note="",
                 directions=_directions(picture),
-                label=f"{one.frame + 1} / {len(images.frames)} made",
+                label=f"{one.frame + 1} / {len(images.frames)}, made",
             )
 
 
@@ -199,13 +198,13 @@ def _places(answer: Answer, bundle: Bundle) -> Iterator[Mark]:
                 label=f"{box.score:.0%}",
             )
     elif isinstance(answer, Points) and isinstance(output, PointsOutput):
-        landmarks = {one.label: one for one in output.landmarks}
+        numbers = {one.label: n for n, one in enumerate(output.landmarks, start=1)}
         for point in answer.points:
-            landmark = landmarks[point.label]
+            number = numbers[point.label]
             yield Mark(
-                color=ImageColor.getrgb(landmark.color),
+                color=ImageColor.getrgb(output.landmarks[number - 1].color),
                 point=(point.at[0] + _CENTRE, point.at[1] + _CENTRE),
-                label=landmark.name if len(answer.points) <= _NAMED else "",
+                label=str(number),
             )
 
 

@@ -20,7 +20,8 @@ MOST = 24  # lines of a chapter
 _SWATCH = 20  # pixels
 _BETWEEN = 28  # pixels between columns
 _RAMP = 150  # pixels of the colours of heat
-_MOST_LINES = 3  # of a sentence
+_MOST_LINES = 2  # of many names
+_MOST_OF_A_SENTENCE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +78,11 @@ def _chapter(chapter: Chapter, width: int, columns: int) -> Iterator[Image.Image
         largest = sorted(found, key=lambda one: -one.weight)
         yield _lines(largest[:MOST], width, columns)
         if len(found) > MOST:
-            yield _sentence(f"and {len(found) - MOST} more found: {_names(largest[MOST:])}.", width)
+            yield _sentence(f"and {len(found) - MOST} smaller ones.", width)
         if missing:
             yield _sentence(f"{len(missing)} not found: {_names(missing)}.", width)
     for text in chapter.sentences:
-        yield _sentence(text, width, mark=chapter.mark)
+        yield _sentence(text, width, mark=chapter.mark, most=_MOST_OF_A_SENTENCE)
 
 
 def _names(told: Sequence[Told]) -> str:
@@ -100,15 +101,21 @@ def _lines(told: Sequence[Told], width: int, columns: int) -> Image.Image:
         draw.rounded_rectangle((x, y, x + _SWATCH - 1, y + _SWATCH - 1), radius=4, fill=one.color)
         value = canvas.fitted(one.value, room / 2)
         name = canvas.fitted(one.name, room - _SWATCH - 26 - canvas.length(value))
-        canvas.write(draw, (x + _SWATCH + 10, y + 10), name, anchor="lm", color=FAINT)
+        begin = x + _SWATCH + 10
+        canvas.write(draw, (begin, y + 10), name, anchor="lm", color=FAINT)
+        leader = (begin + canvas.length(name) + 10, x + room - canvas.length(value) - 10)
+        if leader[1] > leader[0]:
+            draw.line((leader[0], y + 16, leader[1], y + 16), fill=canvas.RULE, width=2)
         color = INK if one.is_found else FAINT
         canvas.write(draw, (x + room, y + 10), value, anchor="rm", color=color)
     return part
 
 
-def _sentence(text: str, width: int, *, color: Color = FAINT, mark: str = "") -> Image.Image:
+def _sentence(
+    text: str, width: int, *, color: Color = FAINT, mark: str = "", most: int = _MOST_LINES
+) -> Image.Image:
     left = MARGIN + (_RAMP + 16 if mark else 0)
-    lines = canvas.wrapped(text, width - MARGIN - left, most=_MOST_LINES)
+    lines = canvas.wrapped(text, width - MARGIN - left, most=most)
     part = Image.new("RGB", (width, LINE * len(lines)), GROUND)
     draw = ImageDraw.Draw(part)
     for number, line in enumerate(lines):

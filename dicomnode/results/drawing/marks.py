@@ -20,7 +20,11 @@ from dicomnode.results.drawing.canvas import TEXT, Color, Pen
 
 FINE = 2
 _LINE = 5  # fine pixels of an outline, which lies inside of what it is around
+_RIM = 2  # fine pixels of the dark rim around an outline: it is seen on what is bright, too
+_DARK = 0.5  # opacity of the rim
+_BEYOND = _LINE + _RIM + 1  # fine pixels that are drawn beyond a mask, at most
 _ROUNDING = 0.42  # of a pixel: corners are rounded, and yet a single one does not vanish
+_ROUNDED = 3.0  # fine pixels of a pixel from which on it has corners that are seen
 _FILL = 0.14  # opacity of a segment's inside
 _HALF = 128
 _POINT = 9  # pixels: radius of the ring around a point
@@ -73,7 +77,8 @@ def draw(
     """
     marks = list(marks)
     fine = (size[0] * FINE, size[1] * FINE)
-    picture = Image.fromarray(shown).convert("RGB").resize(fine, Image.Resampling.BICUBIC)
+    # Finer ways of magnifying overshoot: dark rims around what is bright, which are not there.
+    picture = Image.fromarray(shown).convert("RGB").resize(fine, Image.Resampling.BILINEAR)
     if heat is not None:
         picture = warmed(picture, heat)
     scale = (fine[0] / shown.shape[1], fine[1] / shown.shape[0])
@@ -111,33 +116,60 @@ def warm_colors(heat: NDArray[Any]) -> NDArray[np.uint8]:
 def _outline(
     picture: Image.Image, mask: NDArray[np.bool_], color: Color, scale: tuple[float, float]
 ) -> None:
-    """Tint the inside of a mask a little and draw its inner edge; only where it is."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
+    """Tint the inside of a mask a little and draw its inner edge; what is tiny gets a ring."""
+    if not mask.any():
         return
-    # One pixel more on each side, which the rounding needs; beyond the plane there is nothing.
-    inside = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1)
-    begin = (int(columns[0]) - 1, int(rows[0]) - 1)
+    place, inside = _seen(mask, scale)
+    line = 2 * _LINE + 1
+    if min(np.ptp(np.argwhere(inside), axis=0)) < line:
+        whole = ndimage.maximum_filter(inside, size=line, mode="constant")
+        edge = whole & ~inside
+    else:
+        whole = inside
+        edge = inside & ~ndimage.minimum_filter(inside, size=line, mode="constant")
+    rim = ndimage.maximum_filter(whole, size=2 * _RIM + 1, mode="constant") & ~whole
+    for ink, share, opacity in (
+        (canvas.BLACK, rim, _DARK),
+        (color, whole, _FILL),
+        (color, edge, 1),
+    ):
+        opaque = Image.fromarray((share * round(255 * opacity)).astype(np.uint8))
+        picture.paste(ink, place, opaque)
+
+
+def _seen(
+    mask: NDArray[np.bool_], scale: tuple[float, float]
+) -> tuple[tuple[int, int, int, int], NDArray[np.bool_]]:
+    """A mask in fine pixels, with rounded corners: only where it is, and a little beyond.
+
+    Returns:
+        Left, top, right, bottom of the part in the picture (it may reach beyond), and the mask.
+    """
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    margin = 1 + math.ceil(_BEYOND / min(scale))
+    inside = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], margin)
+    begin = (int(columns[0]) - margin, int(rows[0]) - margin)
+    # The whole fine pixels within it, and what of the mask they are of.
     (left, right), (top, bottom) = (
         (math.ceil(start * step), math.floor((start + length) * step))
         for start, step, length in zip(begin, scale, inside.shape[::-1], strict=True)
     )
-    # The whole fine pixels within it, and what of the mask they are of.
     part = (
         left / scale[0] - begin[0],
         top / scale[1] - begin[1],
         min(right / scale[0] - begin[0], inside.shape[1]),
         min(bottom / scale[1] - begin[1], inside.shape[0]),
     )
+    # Where a pixel is smaller than a fine one, none may be passed over.
+    way = Image.Resampling.NEAREST if min(scale) >= 1 else Image.Resampling.BOX
     blocks = Image.fromarray(inside.astype(np.uint8) * 255).resize(
-        (right - left, bottom - top), Image.Resampling.NEAREST, box=part
+        (right - left, bottom - top), way, box=part
     )
+    if min(scale) < _ROUNDED:
+        return (left, top, right, bottom), np.asarray(blocks) > 0
     radius = (scale[0] * _ROUNDING, scale[1] * _ROUNDING)
     rounded = np.asarray(blocks.filter(ImageFilter.GaussianBlur(radius))) >= _HALF
-    inner = ndimage.minimum_filter(rounded, size=2 * _LINE + 1, mode="constant")
-    for share, opacity in ((rounded, _FILL), (rounded & ~inner, 1.0)):
-        opaque = Image.fromarray((share * round(255 * opacity)).astype(np.uint8))
-        picture.paste(color, (left, top, right, bottom), opaque)
+    return (left, top, right, bottom), rounded
 
 
 def _lines(drawing: ImageDraw.ImageDraw, mark: Mark, scale: tuple[float, float]) -> None:

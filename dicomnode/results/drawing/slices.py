@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from dicomnode.bundle import BoxesOutput, Bundle, PointsOutput
+from dicomnode.bundle import BoxesOutput, Bundle, ImageOutput, PointsOutput
 from dicomnode.prediction import (
     Boxes,
     DerivedImage,
@@ -27,7 +27,7 @@ from dicomnode.prediction import (
 )
 from dicomnode.results import layers
 from dicomnode.results.drawing import canvas, gray, legend, panels, telling
-from dicomnode.results.drawing.canvas import COLUMNS, MARGIN, PANELS, WIDTH, Color
+from dicomnode.results.drawing.canvas import COLUMNS, MARGIN, PANELS, TEXT, WIDTH, Color
 from dicomnode.results.drawing.gray import Window
 from dicomnode.results.drawing.marks import Mark
 from dicomnode.results.drawing.panels import Plane
@@ -37,6 +37,7 @@ from dicomnode.volume import Volume
 _HALF = 0.5  # from which probability on a voxel is outlined
 _MARKED = 24  # boxes at most, the highest scores
 _CROP_SHARE = 0.45  # the field of view is cropped where what was found takes less of it than this
+_CROP_LEAST = 0.4  # of the whole; less would not show where in the patient it is
 _CROP_LEAST_MM = 90.0
 _TALLEST = 1.6  # height of a panel to its width, at most
 _NEW = 0.25  # what a further slice must show: this much of a thing that is not seen as large yet
@@ -65,7 +66,7 @@ def overlay(prediction: Prediction, *, bundle: Bundle) -> Image.Image:
     segments = _segments(prediction, bundle)
     found = [*_outlined(segments), *_marked(prediction, bundle)]
     heat = next((one.array for one in prediction.answers if isinstance(one, HeatMap)), None)
-    made = next((one.array for one in prediction.answers if isinstance(one, DerivedImage)), None)
+    made = next((one for one in prediction.answers if isinstance(one, DerivedImage)), None)
     count = PANELS if made is None else COLUMNS
     indices = key_slices(_areas(found, heat, volume), most=count)
     window = gray.window(volume, bundle)
@@ -76,8 +77,7 @@ def overlay(prediction: Prediction, *, bundle: Bundle) -> Image.Image:
     )
     shown = [view.panel(index, found) for index in indices]
     if made is not None:
-        view = replace(view, window=gray.of_values(made), made=made, heat=None)
-        shown += [view.panel(index, ()) for index in indices]
+        shown += [view.of_made(made, bundle).panel(index, ()) for index in indices]
     told = telling.chapters(
         prediction, bundle, {name: {None: one} for name, one in segments.items()}
     )
@@ -141,12 +141,11 @@ def _marked(prediction: Prediction, bundle: Bundle) -> Iterator[_Found]:
                 color = ImageColor.getrgb(colors[box.label])
                 yield _place(volume, box.low, box.high, color=color, label=f"{box.score:.0%}")
         elif isinstance(answer, Points) and isinstance(output, PointsOutput):
-            landmarks = {one.label: one for one in output.landmarks}
+            numbers = {one.label: n for n, one in enumerate(output.landmarks, start=1)}
             for point in answer.points:
-                landmark = landmarks[point.label]
-                color = ImageColor.getrgb(landmark.color)
-                label = landmark.name if len(answer.points) <= PANELS else ""
-                yield _place(volume, point.at, point.at, color=color, label=label)
+                number = numbers[point.label]
+                color = ImageColor.getrgb(output.landmarks[number - 1].color)
+                yield _place(volume, point.at, point.at, color=color, label=str(number))
 
 
 def _place(
@@ -204,7 +203,7 @@ def key_slices(areas: NDArray[np.float64], *, most: int) -> list[int]:
     shares = areas / areas.max(axis=1, keepdims=True)
     seen = np.zeros(len(shares))
     chosen: list[int] = []
-    while len(chosen) < most:
+    while len(chosen) < most and np.ptp(shares):  # where all show as much, none comes first
         gains = np.maximum(shares - seen[:, None], 0).sum(axis=0)
         best = int(np.argmax(gains))
         if gains[best] < _NEW:
@@ -217,7 +216,9 @@ def key_slices(areas: NDArray[np.float64], *, most: int) -> list[int]:
     for candidates in (spread, set(np.flatnonzero(total).tolist())):
         while len(chosen) < most and (left := sorted(candidates.difference(chosen))):
             chosen.append(max(left, key=lambda each: _distance(each, chosen)))
-    return sorted(chosen)
+    # What is on one slice or two is shown with its neighbours.
+    near = sorted(range(len(total)), key=lambda each: (_distance(each, chosen), each))
+    return sorted(near[: max(len(chosen), COLUMNS)])
 
 
 def _distance(candidate: int, chosen: Sequence[int]) -> int:
@@ -246,7 +247,8 @@ def _field_of_view(found: Sequence[_Found], volume: Volume) -> _Box:
 
 
 def _around(start: int, stop: int, length: int, spacing: float) -> slice:
-    shown = round(max((stop - start) / _CROP_SHARE, _CROP_LEAST_MM / spacing))
+    least = max(_CROP_LEAST_MM / spacing, _CROP_LEAST * length)
+    shown = round(max((stop - start) / _CROP_SHARE, least))
     if shown >= length:
         return slice(0, length)
     begin = min(max(0, (start + stop - shown) // 2), length - shown)
@@ -270,7 +272,7 @@ class _View:
         box: Rows and columns of the field of view.
         size: Pixels of a panel.
         heat: On the volume's grid.
-        made: An image that was made, which is shown instead of the source.
+        label: What is shown instead of the source; "" for the source.
     """
 
     volume: Volume
@@ -278,21 +280,32 @@ class _View:
     box: _Box
     size: tuple[int, int]
     heat: NDArray[np.float32] | None = None
-    made: NDArray[np.float32] | None = None
+    label: str = ""
+
+    def of_made(self, made: DerivedImage, bundle: Bundle) -> _View:
+        """The same of an image that was made of the source."""
+        output = bundle.manifest.outputs[made.output]
+        described = output.description if isinstance(output, ImageOutput) else made.output
+        return replace(
+            self,
+            volume=replace(self.volume, array=made.array),
+            window=gray.of_values(made.array),
+            heat=None,
+            label=canvas.fitted(described, self.size[0] / 2 - 2 * TEXT),
+        )
 
     def panel(self, index: int, found: Sequence[_Found]) -> Image.Image:
         """One slice with all that is on it, in the middle of a panel."""
-        values = self.volume.array if self.made is None else self.made
         # Smaller things lie on larger ones.
         here = sorted((one for one in found if one.areas[index]), key=lambda one: -one.areas[index])
         count = self.volume.array.shape[0]
         _, height_mm, width_mm = self.volume.spacing
         plane = Plane(
-            shown=self.window.gray(values[index][self.box]),
+            shown=self.window.gray(self.volume.array[index][self.box]),
             aspect=height_mm / width_mm,
             pixel_mm=width_mm,
             directions=panels.of_affine(self.volume.affine),
-            label=f"{index + 1} / {count}" + ("" if self.made is None else " made"),
+            label=self.label or f"{index + 1} / {count}",
             heat=None if self.heat is None else self.heat[index][self.box],
             is_inverse=self.window.is_inverse,
         )

@@ -118,7 +118,7 @@ def _size(counts: Mapping[int | None, int], prediction: Prediction) -> str:
     spacing = subject.frames[0].pixel_spacing
     (count,) = found.values()
     if spacing is None:
-        return f"{count} pixels"
+        return "found"
     return f"{common.area_mm2(count, pixel_spacing=spacing):.4g} mm2"
 
 
@@ -142,19 +142,19 @@ def _boxes(output: BoxesOutput, answers: Sequence[Answer]) -> Chapter:
 
 def _points(output: PointsOutput, answers: Sequence[Answer]) -> Iterator[Told]:
     points = [point for one in answers if isinstance(one, Points) for point in one.points]
-    for landmark in output.landmarks:
+    for number, landmark in enumerate(output.landmarks, start=1):
         at = [point.at for point in points if point.label == landmark.label]
         value = f"{len(at)} places" if len(at) > 1 else ""
         if len(at) == 1 and len(at[0]) == 3:  # noqa: PLR2004 - x, y, z in mm
             value = " ".join(_sides(at[0])) + " mm"
         color = ImageColor.getrgb(landmark.color)
-        yield Told(name=landmark.name, color=color, value=value)
+        yield Told(name=f"{number}  {landmark.name}", color=color, value=value)
 
 
 def _sides(at: Sequence[float]) -> Iterator[str]:
-    """Patient coordinates as readers say them: L12.3 P4.5 H6.7 (PS3.3 C.7.6.1.1.1)."""
+    """Patient coordinates as readers say them: L12 P4 H6 (PS3.3 C.7.6.1.1.1)."""
     for value, letters in zip(at, ("RL", "AP", "FH"), strict=True):
-        yield f"{letters[int(value >= 0)]}{abs(value):.1f}"
+        yield f"{letters[int(value >= 0)]}{abs(value):.0f}"
 
 
 def _classes(

@@ -44,6 +44,7 @@ class Frames:
         space: Frame of Reference UID; "" where they do not say where they lie.
         series_instance_uid: Their series.
         planes: Where each of them lies; `None` where it does not say.
+        turned: Patient Orientation (0020,0020), where it is the same of all; else empty.
     """
 
     sources: tuple[SliceSource, ...]
@@ -52,6 +53,7 @@ class Frames:
     space: str
     series_instance_uid: str
     planes: tuple[Plane | None, ...]
+    turned: tuple[str, ...] = ()
 
     @property
     def has_places(self) -> bool:
@@ -87,14 +89,17 @@ def of(prediction: Prediction, part: Part) -> Frames:
     pictures = [subject.frames[number] for number in part.frames]
     planes = tuple(_of_picture(one) for one in pictures)
     rows, columns = pictures[0].array.shape[:2]
-    is_placed = all(plane is not None for plane in planes)
+    spaces = {str(one.header.get("FrameOfReferenceUID")) for one in pictures}
+    is_placed = all(plane is not None for plane in planes) and len(spaces) == 1
+    turned = {_turned(one) for one in pictures}
     return Frames(
         sources=tuple(one.source for one in pictures),
         rows=rows,
         columns=columns,
-        space=str(pictures[0].header.FrameOfReferenceUID) if is_placed else "",
+        space=spaces.pop() if is_placed else "",
         series_instance_uid=series,
         planes=planes if is_placed else (None,) * len(planes),
+        turned=turned.pop() if len(turned) == 1 else (),
     )
 
 
@@ -117,9 +122,27 @@ def _of_picture(picture: Picture) -> Plane | None:
         position=_position(picture.source),
         orientation=tuple(map(float, cosines)),
         pixel_spacing=picture.pixel_spacing,
-        thickness=float(picture.header.get("SliceThickness") or 0) or None,
+        thickness=_thickness(picture),
         distance=None,
     )
+
+
+def _turned(picture: Picture) -> tuple[str, ...]:
+    """Patient Orientation of an image: of its rows and of its columns."""
+    value = picture.header.get("PatientOrientation")
+    return () if value is None or isinstance(value, str) else tuple(value)
+
+
+def _thickness(picture: Picture) -> float | None:
+    """Slice Thickness in mm, where the image or its frame says."""
+    header, number = picture.header, picture.source.frame_number
+    groups = [
+        *header.get("SharedFunctionalGroupsSequence", ()),
+        *header.get("PerFrameFunctionalGroupsSequence", ())[number - 1 : number],
+    ]
+    measures = [one for group in groups for one in group.get("PixelMeasuresSequence", ())]
+    said = [float(one.get("SliceThickness") or 0) for one in (*measures, header)]
+    return next((thickness for thickness in said if thickness > 0), None)
 
 
 def _position(source: SliceSource) -> tuple[float, float, float]:
@@ -153,6 +176,8 @@ def lay(
     if frames.has_places:
         dataset.FrameOfReferenceUID = frames.space
         dataset.PositionReferenceIndicator = None
+    else:
+        dataset.PatientOrientation = list(frames.turned) or None  # type 2C (PS3.3 C.7.6.1)
     refer(dataset, frames.instances, frames.series_instance_uid)
     shared = Dataset()
     is_shared = frames.has_places and len({_measures(plane) for plane in frames.planes}) == 1

@@ -206,7 +206,8 @@ def _lay_on_slide(dataset: Dataset, run: Run, part: Part, slide: Slide) -> NDArr
         raise TypeError("a slide has maps of patches alone")
     values = _plane_or_planes(run, part, answer)
     values = np.where(np.isfinite(values), values, np.float32(NOT_SEEN)).astype(np.float32)
-    dataset.FloatPixelPaddingValue = NOT_SEEN
+    # A range of one value: validators ask for both ends of it.
+    dataset.FloatPixelPaddingValue = dataset.FloatPixelPaddingRangeLimit = NOT_SEEN
     slide_map.lay(
         dataset,
         slide,

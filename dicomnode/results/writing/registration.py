@@ -27,9 +27,7 @@ _CONTENT_LABEL = "REGISTRATION"  # a CS
 # Registration Type: CID 7100.
 _IDENTITY = Code(value="125021", scheme="DCM", meaning="Frame of Reference Identity")
 _BY_CONTENT = Code(value="125024", scheme="DCM", meaning="Image Content-based Alignment")
-_SHARED = (
-    "Both inputs have one Frame of Reference UID. The matrix is of the referenced images alone."
-)
+_SHARED = "Both inputs have one Frame of Reference UID: see the images."  # an LO
 _TOLERANCE = 1e-6  # of what makes a linear part a rotation
 
 

@@ -20,6 +20,7 @@ import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     RLELossless,
@@ -31,7 +32,7 @@ from dicomnode.results import common, layers, said
 from dicomnode.results.common import Run
 from dicomnode.results.layers import Layers, Numbered
 from dicomnode.results.part import Part
-from dicomnode.results.writing import multiframe
+from dicomnode.results.writing import multiframe, rle
 from dicomnode.results.writing.multiframe import Frames
 
 #: Label Map Segmentation Storage (PS3.4 B.5), which pydicom does not name yet.
@@ -51,6 +52,7 @@ def build(run: Run, part: Part) -> Dataset:
     frames = multiframe.of(run.prediction, part)
     segments = layers.of(run.prediction, run.bundle, part.output, part.frames)
     dataset = _header(run, part)
+    dataset.SegmentsOverlap = "YES" if segments.overlap else "NO"
     dataset.SegmentSequence = [_description(run, part.output, one) for one in segments.items]
     if part.variant == "labelmap":
         _map_labels(dataset, frames, segments, run, part)
@@ -96,7 +98,6 @@ def _lay_planes(dataset: Dataset, frames: Frames, segments: Layers, run: Run, pa
         segments=[item.number for item, _ in kept],
     )
     chosen = (segments.plane(*one) for one in kept)
-    dataset.SegmentsOverlap = "YES" if segments.overlap else "NO"
     if part.variant == "binary":
         _bits(dataset, 1)
         packed = _packed(chosen, len(kept), frames)
@@ -153,7 +154,10 @@ def _map_labels(dataset: Dataset, frames: Frames, segments: Layers, run: Run, pa
     _bits(dataset, numbers.dtype.itemsize * 8)
     dataset.PixelPaddingValue = 0
     dataset.SegmentSequence = [_background(run), *dataset.SegmentSequence]
-    dataset.compress(RLELossless, numbers, encoding_plugin="gdcm", generate_instance_uid=False)
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    dataset.PixelData = encapsulate([rle.encoded(plane) for plane in numbers])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
 
 
 def _background(run: Run) -> Dataset:

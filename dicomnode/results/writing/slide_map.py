@@ -14,6 +14,7 @@ as the levels of its own slide are.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.tag import Tag
 
@@ -94,14 +95,11 @@ def _measured(slide: Slide, answer: ProbabilityMap) -> Dataset:
 
 def _origin(slide: Slide, answer: ProbabilityMap) -> list[float]:
     """Where the map's first pixel lies: mm in the Slide Coordinate System."""
-    first = answer.origin
+    finest = slide.levels[0].spacing
+    origin = _level_origin(slide.header) + _way(slide, np.multiply(answer.origin, finest))
     if _is_by_centres(slide):
-        step = _step(answer)
-        first = (first[0] + (step[0] - 1) / 2, first[1] + (step[1] - 1) / 2)
-    down, right = np.multiply(first, slide.levels[0].spacing)
-    cosines = np.array(slide.header.ImageOrientationSlide, dtype=np.float64)
-    moved = _level_origin(slide.header) + cosines[3:] * down + cosines[:3] * right
-    placed: list[float] = moved.tolist()
+        origin += _way(slide, np.multiply(finest, np.subtract(_step(answer), 1) / 2))
+    placed: list[float] = origin.tolist()
     return placed
 
 
@@ -114,17 +112,25 @@ def _step(answer: ProbabilityMap) -> tuple[float, float]:
 def _is_by_centres(slide: Slide) -> bool:
     """Whether the origins of a slide's levels are those of their first pixels' centres.
 
-    Then that of the coarsest lies half the difference of two pixels further in than the finest's.
+    Then that of the coarsest lies further in than the finest's by half of what its pixels are
+    larger.
     """
     finest, coarsest = slide.levels[0], slide.levels[-1]
-    half = np.hypot(*(np.subtract(coarsest.spacing, finest.spacing) / 2))
-    apart = np.linalg.norm(_level_origin(coarsest.header) - _level_origin(finest.header))
-    return bool(half > 0 and abs(apart - half) < half / 2)
+    moved = _level_origin(coarsest.header) - _level_origin(finest.header)
+    grown = _way(slide, np.subtract(coarsest.spacing, finest.spacing) / 2)
+    return bool(np.linalg.norm(moved - grown) < np.linalg.norm(grown) / 2)
 
 
-def _level_origin(header: Dataset) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _level_origin(header: Dataset) -> NDArray[np.float64]:
     item = header.TotalPixelMatrixOriginSequence[0]
     return np.array([float(item.get(keyword) or 0) for keyword in _OFFSETS])
+
+
+def _way(slide: Slide, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A way of so many mm to the next rows and to the next columns, in the slide's coordinates."""
+    cosines = np.array(slide.header.ImageOrientationSlide, dtype=np.float64)
+    way: NDArray[np.float64] = cosines[3:] * steps[0] + cosines[:3] * steps[1]
+    return way
 
 
 def _organize(dataset: Dataset, uid: str) -> None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from dicomnode import routing
-from dicomnode.archive import headers, jobs
+from dicomnode.archive import headers
 from dicomnode.archive.jobs import Job
 from dicomnode.bundle import DIGEST_SHOWN
 from dicomnode.job import JobState
@@ -106,13 +106,14 @@ def replay(tx: Connection, rules: Sequence[Rule], *, since: float) -> Replay:
     """Route every study anew of which something was received since `since` (epoch seconds)."""
     studies = without = before = after = 0
     differences: list[Difference] = []
-    for study in headers.studies(tx, since=since, keywords=_keywords(rules)):
+    for seen in headers.seen(tx, since=since, keywords=_keywords(rules)):
+        study = seen.study
         studies += 1
         if not study.series:
             without += 1
             continue
-        routed = routing.route(study, rules, own=headers.own(tx, study))
-        recorded = _recorded(jobs.of_study(tx, study.study_instance_uid))
+        routed = routing.route(study, rules, own=seen.own)
+        recorded = _recorded(seen.jobs)
         proposed = _proposed(routed.jobs)
         before, after = before + len(recorded), after + len(proposed)
         differences += _compared(study.study_instance_uid, recorded, proposed, routed.decisions)

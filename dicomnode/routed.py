@@ -23,7 +23,7 @@ def apply(tx: Connection, study: Study, rules: Sequence[routing.Rule], *, at: fl
         How many jobs the study has now that are wanted.
     """
     uid = study.study_instance_uid
-    found = routing.route(study, rules, own=headers.own(tx, study))
+    found = routing.route(study, rules, own=headers.own(tx, study.series))
     found = routing.hold(found, _incomplete(tx, study))
     decisions.record(tx, uid, [_recorded(study, one) for one in found.decisions])
     wanted = [_new_job(study, one) for one in found.jobs]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from dicomnode import NAME
-from dicomnode.archive import index, results, tables
+from dicomnode.archive import index, jobs, results, tables
+from dicomnode.archive.jobs import Job
 from dicomnode.study import HeaderValue, Instance, Series, Study
 
 _TOGETHER = 200  # studies that are read with one statement
@@ -22,7 +24,21 @@ _SIGNATURE = ("Manufacturer", "ManufacturerModelName")
 _MANY = "NumberOfFrames"
 
 
-def studies(tx: Connection, *, since: float, keywords: Collection[str]) -> Iterator[Study]:
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A study as it was seen.
+
+    Attributes:
+        own: Its series that the node made itself: results that have come back.
+        jobs: What it was run through.
+    """
+
+    study: Study
+    own: frozenset[str]
+    jobs: tuple[Job, ...]
+
+
+def seen(tx: Connection, *, since: float, keywords: Collection[str]) -> Iterator[Seen]:
     """Every complete study of which something came since then, oldest first.
 
     Each instance has the elements of `keywords` and no others, and its own UIDs only where they
@@ -41,14 +57,21 @@ def studies(tx: Connection, *, since: float, keywords: Collection[str]) -> Itera
     for start in range(0, len(rows), _TOGETHER):
         batch = {row.study_instance_uid: row.revision for row in rows[start : start + _TOGETHER]}
         found = _series(tx, list(batch), wanted)
+        made = own(tx, [one for every in found.values() for one in every])
+        ran = jobs.of_studies(tx, list(batch))
         for uid, revision in batch.items():
-            yield Study(study_instance_uid=uid, revision=revision, series=tuple(found.get(uid, ())))
+            series = tuple(found.get(uid, ()))
+            yield Seen(
+                study=Study(study_instance_uid=uid, revision=revision, series=series),
+                own=frozenset(made.intersection(one.series_instance_uid for one in series)),
+                jobs=tuple(ran.get(uid, ())),
+            )
 
 
-def own(tx: Connection, study: Study) -> set[str]:
-    """The series that this node, or another one of its kind, made: results that have come back."""
-    known = results.is_own(tx, [one.series_instance_uid for one in study.series])
-    return known | {one.series_instance_uid for one in study.series if _is_signed(one)}
+def own(tx: Connection, series: Sequence[Series]) -> set[str]:
+    """Of some series, those that this node, or another one of its kind, made itself."""
+    known = results.is_own(tx, [one.series_instance_uid for one in series])
+    return known | {one.series_instance_uid for one in series if _is_signed(one)}
 
 
 def _is_signed(series: Series) -> bool:

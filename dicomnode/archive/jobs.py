@@ -5,7 +5,8 @@ What a worker does to them is in `moves`, what a new revision of a study does in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,20 @@ def of_study(tx: Connection, study_instance_uid: str) -> list[Job]:
         .order_by(columns.created_at, columns.id)
     )
     return [_job(row) for row in rows]
+
+
+def of_studies(tx: Connection, study_instance_uids: Collection[str]) -> dict[str, list[Job]]:
+    """Every job of some studies, oldest first, by study."""
+    columns = tables.job.c
+    rows = tx.execute(
+        select(tables.job)
+        .where(columns.study_instance_uid.in_(study_instance_uids))
+        .order_by(columns.created_at, columns.id)
+    )
+    found: dict[str, list[Job]] = defaultdict(list)
+    for row in rows:
+        found[row.study_instance_uid].append(_job(row))
+    return found
 
 
 def first_with_key(tx: Connection, key: str) -> Job | None:

@@ -21,6 +21,7 @@ Segmentation = Literal["binary", "labelmap", "fractional", "none"]
 Coordinates = Literal["image", "patient"]
 Title = Literal["imaging", "oncology"]
 Superseded = Literal["keep", "reject"]
+Workarounds = Literal["none", "ohif"]
 
 
 class Profile(BaseModel):
@@ -43,6 +44,9 @@ class Profile(BaseModel):
         not_analysed: Whether a report is sent for a study that was routed and not analysed.
         superseded: What becomes of an answer that a newer one takes the place of: it stays, and the
             newer one names it; or it is rejected by a key object selection (IHE IOCM).
+        workarounds: Whose faults are worked around. "ohif" (3.13): segmentations whose frames do
+            not fill bytes are arranged so that they are read right, or left out, and regions are
+            left out where pixels are not square.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -60,6 +64,7 @@ class Profile(BaseModel):
     title: Title = "imaging"
     not_analysed: bool = False
     superseded: Superseded = "keep"
+    workarounds: Workarounds = "none"
 
     @property
     def digest(self) -> str:
@@ -96,7 +101,7 @@ NAMED: dict[Name, Profile] = {
     # Shows a report without a place on an image only under another title than that of CID 7021's
     # first; draws regions of a report of its own; has nothing for maps on a stack, presentation
     # states and key objects.
-    "ohif": Profile(title="oncology", maps=False),
+    "ohif": Profile(title="oncology", maps=False, workarounds="ohif"),
     # Draws no graphics of reports, but those of presentation states.
     "weasis": Profile(regions=False, presentation=True, key_images=True, maps=False),
     "slicer": Profile(regions=False, capture=False),

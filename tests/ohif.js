@@ -44,7 +44,7 @@ window.dicomnode = {
     return this.places(pixels.map(([column, row]) => imageData.indexToWorld([column, row, 0])));
   },
 
-  // The colour of the canvas at each place: [red, green, blue]; null outside of it.
+  // The colour of the canvas at each place: [red, green, blue]; nulls beside it.
   colors(places) {
     const { canvas } = this.viewport();
     const { width, height } = canvas;
@@ -54,7 +54,7 @@ window.dicomnode = {
       const [x, y] = place.map((one) => Math.floor(one * scale));
       const at = 4 * (y * width + x);
       const isInside = 0 <= x && x < width && 0 <= y && y < height;
-      return isInside ? [...data.slice(at, at + 3)] : null;
+      return isInside ? [...data.slice(at, at + 3)] : [null, null, null];
     });
   },
 

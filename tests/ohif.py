@@ -1,7 +1,7 @@
 """OHIF as its users have it: the published viewer in headless Chromium, over an Orthanc.
 
 The viewer comes from the npm registry and is no part of the project: it is fetched once, must be
-what it was when its digest was written down here, and is kept in `.cache`. `Site` serves it and,
+what it was when its digest was written down here, and is kept in `.cache`. `site` serves it and,
 below `/dicom-web`, an Orthanc on one port of 127.0.0.1; `Viewer` is a study that is open in it.
 """
 
@@ -14,7 +14,6 @@ import http.client
 import http.server
 import json
 import mimetypes
-import os
 import re
 import subprocess
 import tarfile
@@ -40,6 +39,10 @@ SHA512 = "WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxF
 CACHE = ROOT / ".cache" / "ohif"
 #: Where pictures of the viewer are put, to be looked at.
 PICTURES = ROOT / "out" / "ohif"
+
+#: What the viewer asks when a segmentation is opened, and a report with something of its own kind.
+OPEN = "Do you want to open this Segmentation?"
+TRACK = "Do you want to continue tracking measurements for this study?"
 
 SIZE = {"width": 1280, "height": 800}
 WITHIN_MS = 30_000  # what a page may take for anything; two busy cores are slow
@@ -257,13 +260,21 @@ class Viewer:
         )
         self.page.locator(f"#thumbnail-{found.json_value()}").dblclick()
 
-    def answer(self, question: str, answer: str = "Yes") -> None:
+    def answer(
+        self, question: str, answer: str = "Yes", *, within_s: float = WITHIN_MS / 1000
+    ) -> None:
         """Answer what the viewer asks, once it asks it."""
-        self.page.get_by_text(question).wait_for()
+        self.page.get_by_text(question).wait_for(timeout=within_s * 1000)
         self.page.get_by_role("button", name=answer, exact=True).click()
+
+    def wait_for_badge(self, modality: str) -> None:
+        """Return when the image bears the mark of what is drawn over it."""
+        badge = self.page.locator("[data-cy^=ModalityLoadBadge]").filter(has_text=modality)
+        badge.wait_for()
 
     def turn_to(self, sop_instance_uid: str) -> None:
         """Show this image of the series."""
+        self.page.wait_for_function("() => window.dicomnode.shown()")
         self._ask("turnTo", sop_instance_uid)
         self.page.wait_for_function(
             "uid => window.dicomnode.shown()?.includes(`/instances/${uid}/`)", arg=sop_instance_uid
@@ -279,10 +290,10 @@ class Viewer:
         flat = self._ask("placesOfPixels", pixels.reshape(-1, 2).tolist())
         return np.array(flat).reshape(pixels.shape)
 
-    def colors(self, places: NDArray[Any]) -> NDArray[np.int64]:
-        """The colours (…, 3) of the canvas at places (…, 2); every place must be on it."""
+    def colors(self, places: NDArray[Any]) -> NDArray[np.float64]:
+        """The colours (…, 3) of the canvas at places (…, 2); NaN beside it."""
         flat = self._ask("colors", places.reshape(-1, 2).tolist())
-        return np.array(flat, dtype=np.int64).reshape(*places.shape[:-1], 3)
+        return np.array(flat, dtype=np.float64).reshape(*places.shape[:-1], 3)
 
     def lines(self) -> list[NDArray[np.float64]]:
         """The corners of the lines that are drawn over the image."""
@@ -319,36 +330,44 @@ class Viewer:
         return path
 
     def _ask(self, what: str, *arguments: Any) -> Any:
-        return self.page.evaluate(
-            f"arguments => window.dicomnode.{what}(...arguments)", list(arguments)
+        # As one text each way: of thousands of small values the driver would be slow to make any.
+        answer = self.page.evaluate(
+            "async ([what, given]) =>"
+            " JSON.stringify(await window.dicomnode[what](...JSON.parse(given)) ?? null)",
+            [what, json.dumps(arguments)],
         )
+        return json.loads(answer)
 
 
 @contextlib.contextmanager
 def viewer(browser: Browser, address: str, study_instance_uid: str) -> Iterator[Viewer]:
     """A study in a fresh page that remembers nothing, for the length of a block."""
     # A service worker would answer from what an earlier page was given.
-    context = browser.new_context(viewport=SIZE, service_workers="block")  # type: ignore[arg-type]
+    context = browser.new_context(viewport=SIZE, service_workers="block")
     context.set_default_timeout(WITHIN_MS)
     try:
         page = context.new_page()
         page.add_init_script(path=Path(__file__).with_suffix(".js"))
         opened = Viewer(page)
-        opened.show(address, study_instance_uid)
-        yield opened
+        try:
+            opened.show(address, study_instance_uid)
+            yield opened
+        except Exception:
+            opened.picture("failed")
+            raise
     finally:
         context.close()
 
 
-def labels_in(colors: NDArray[Any], palette: Sequence[str]) -> NDArray[np.int64]:
+def labels_in(colors: NDArray[np.float64], palette: Sequence[str]) -> NDArray[np.int64]:
     """Which colour of the palette ("#rrggbb") lies over grey: its number from 1 on.
 
     What is seen is (1 - a) x grey + a x colour, with one grey and one a for the three channels; so
     the differences between channels are a times those of the colour. 0 is plain grey, and -1 a
-    colour that is none of the palette.
+    colour that is none of the palette, or none at all.
     """
     whole = np.array([[int(one[n : n + 2], 16) for n in (1, 3, 5)] for one in palette])
-    differences = np.diff(colors.astype(float), axis=-1)
+    differences = np.diff(colors, axis=-1)
     of_palette = np.diff(whole.astype(float), axis=-1)
     shares = differences @ of_palette.T / np.sum(of_palette**2, axis=-1)
     left = differences[..., None, :] - shares[..., None] * of_palette

@@ -122,8 +122,14 @@ class Bundle:
 
     @property
     def series_description(self) -> str:
-        """What stands as Series Description of every result: the one label that viewers show."""
+        """What stands as Series Description of a result: the one label that viewers show."""
         return f"AI {self.manifest.name} v{self.version} (RESEARCH)"
+
+    def described(self, word: str) -> str:
+        """The same with a word for what the series is, where there is room for it."""
+        longer = f"AI {self.manifest.name} v{self.version} {word} (RESEARCH)"
+        has_room = word and len(longer) <= MAX_SERIES_DESCRIPTION
+        return longer if has_room else self.series_description
 
     @property
     def models(self) -> Iterator[Bundle]:

@@ -69,6 +69,9 @@ class Results(Table):
     show it."""
     not_analysed: bool | None = None
     """Whether a short report is sent for a study that was routed and not analysed, to say why."""
+    workarounds: profiles.Workarounds | None = None
+    """Whose faults are worked around: none, or ohif (3.13), which would show some segmentations and
+    regions otherwise than they are. What cannot be helped is left out for it."""
     superseded: profiles.Superseded | None = None
     """What becomes of an answer that a newer one takes the place of: keep (the newer one names it),
     or reject (the peer is also sent a key object selection that rejects it, IHE IOCM)."""

@@ -90,15 +90,15 @@ def write(results: Iterable[Result], folder: Path) -> tuple[Path, ...]:
         count = counts[result.kind] = counts.get(result.kind, 0) + 1
         name = f"{result.kind}-{count}.dcm" if count > 1 else f"{result.kind}.dcm"
         paths.append(folder / name)
-        _write_durably(paths[-1], result.encoded())
+        _write_durably(paths[-1], result)
     _sync_folder(folder)
     return tuple(paths)
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def _write_durably(path: Path, result: Result) -> None:
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        file.write(content)
+        result.write_to(file)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

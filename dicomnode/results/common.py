@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
+from typing import BinaryIO
 
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
@@ -155,8 +156,12 @@ class Result:
     def encoded(self) -> bytes:
         """The file in the format of PS3.10: the same result gives the same bytes."""
         with BytesIO() as buffer:
-            self.dataset.save_as(buffer, enforce_file_format=True)
+            self.write_to(buffer)
             return buffer.getvalue()
+
+    def write_to(self, file: BinaryIO) -> None:
+        """Write the same to an open file."""
+        self.dataset.save_as(file, enforce_file_format=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +295,7 @@ def complete(dataset: Dataset, run: Run, part: Part, *, number: int = 1) -> None
         header=run.header,
         key=run.key,
         local=run.local,
-        description=run.bundle.series_description,
+        description=run.bundle.described(part.word),
         contributors=tuple(_contributors(run)),
     )
     stamped(dataset, stamp, part, number=number)

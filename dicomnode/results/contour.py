@@ -14,17 +14,27 @@ _FIRST_TOLERANCE = 0.5  # pixels: half a step of a staircase
 _SPAN = 2  # corners that have another between them
 
 
+def box_of(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    """The smallest box around a mask, of any number of axes; `None` around nothing."""
+    box: tuple[slice, ...]
+    for box in ndimage.find_objects(mask.view(np.uint8), max_label=1):
+        return box
+    return None
+
+
 def largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest piece of a mask, of any number of axes, whose pixels share sides.
 
     Of several as large, the first.
     """
-    pieces, count = ndimage.label(mask)
-    if count <= 1:
+    box = box_of(mask)
+    pieces, count = ndimage.label(mask[box]) if box else (mask, 0)
+    if box is None or count <= 1:
         return mask
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    largest: NDArray[np.bool_] = pieces == int(np.argmax(sizes))
+    largest = np.zeros_like(mask)
+    largest[box] = pieces == int(np.argmax(sizes))
     return largest
 
 
@@ -38,7 +48,10 @@ def around(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     Raises:
         ValueError: The mask is empty, or is several pieces.
     """
-    filled = ndimage.binary_fill_holes(mask)
+    box = box_of(mask)
+    if box is None:
+        raise ValueError("an outline is of one piece, not of none")
+    filled = ndimage.binary_fill_holes(mask[box])
     _, count = ndimage.label(filled)
     if count != 1:
         raise ValueError(f"an outline is of one piece, not of {count}")
@@ -49,7 +62,10 @@ def around(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     corners = [start]
     while (corner := after[corners[-1]]) != start:
         corners.append(corner)
-    return np.array(_bends([*corners, start]), dtype=np.float64)
+    rows, columns = box
+    bends = np.array(_bends([*corners, start]), dtype=np.float64)
+    bends += np.array([columns.start, rows.start])
+    return bends
 
 
 def thinned(outline: NDArray[np.float64], *, most: int) -> tuple[NDArray[np.float64], float]:

@@ -127,6 +127,16 @@ class Layers:
         )
 
 
+def labels(array: NDArray[np.uint8 | np.uint16]) -> list[int]:
+    """The values that occur in a label map."""
+    most = int(np.iinfo(array.dtype).max) + 1
+    occurs = np.zeros(most, dtype=np.bool_)
+    # One by one: to count in all at once, numpy makes a copy of eight bytes for each voxel.
+    for plane in array.reshape(-1, *array.shape[-2:]):
+        occurs |= np.bincount(plane.ravel(), minlength=most) > 0
+    return np.flatnonzero(occurs).tolist()
+
+
 def of(prediction: Prediction, model: Bundle, output: str, frames: Sequence[int] = ()) -> Layers:
     """The layers of an output.
 

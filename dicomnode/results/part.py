@@ -52,6 +52,18 @@ SERIES_NUMBER: dict[Kind, int] = {
 }
 
 
+#: What tells the series of one run apart in a list; the segmentation and the report need no word.
+_WORDS: dict[Kind, str] = {
+    "capture": "summary",
+    "regions": "contours",
+    "map": "map",
+    "image": "images",
+    "registration": "registration",
+    "presentation": "annotations",
+    "key-images": "key images",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One object of an answer; of images that were made, one series of objects.
@@ -75,6 +87,11 @@ class Part:
     def series_number(self) -> int:
         """Series Number (0020,0011)."""
         return SERIES_NUMBER[self.kind]
+
+    @property
+    def word(self) -> str:
+        """What its Series Description calls it beside the model; "" for nothing."""
+        return _WORDS.get(self.kind, "")
 
     def series_uid(self, key: str) -> str:
         """Series Instance UID of the object, derived from the idempotency key of its run."""

@@ -11,6 +11,7 @@ is of a slide whose levels do not say where they lie.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -26,7 +27,8 @@ from dicomnode.prediction import (
     Registration,
 )
 from dicomnode.profile import Profile
-from dicomnode.results import layers, presented, regions
+from dicomnode.results import arrangement, layers, presented, regions
+from dicomnode.results.layers import Layers
 from dicomnode.results.part import Part
 from dicomnode.volume import Images, Slide, Volume
 
@@ -51,6 +53,7 @@ def of(prediction: Prediction, bundle: Bundle, profiles: Sequence[Profile]) -> t
     return tuple(sorted(parts, key=lambda part: order[part.kind]))
 
 
+_SQUARE = 1e-3  # relative
 _ORDER = (
     "seg",
     "map",
@@ -79,7 +82,7 @@ def _of_profile(prediction: Prediction, bundle: Bundle, profile: Profile) -> Ite
             yield from _of_output(answers, prediction, bundle, frames, profile)
     if profile.capture and not isinstance(prediction.subject, Slide):
         yield Part(kind="capture")
-    if regions.of(prediction, bundle):
+    if regions.exist(prediction, bundle):
         yield from _drawn(prediction, bundle, profile)
     if profile.report:
         yield Part(kind="sr", variant=profile.digest)
@@ -87,13 +90,22 @@ def _of_profile(prediction: Prediction, bundle: Bundle, profile: Profile) -> Ite
 
 def _drawn(prediction: Prediction, bundle: Bundle, profile: Profile) -> Iterator[Part]:
     """What shows regions of images."""
-    if profile.regions:
+    if profile.regions and (profile.workarounds != "ohif" or _is_square(prediction)):
         yield Part(kind="regions", variant=profile.coordinates)
     if profile.presentation:
         for variant in presented.of(prediction, bundle):
             yield Part(kind="presentation", variant=variant)
     if profile.key_images:
         yield Part(kind="key-images")
+
+
+def _is_square(prediction: Prediction) -> bool:
+    """Whether all pixels are square: OHIF draws contours on others in the wrong place."""
+    subject = prediction.subject
+    every = [subject.pixel_spacing] if isinstance(subject, Volume) else []
+    if isinstance(subject, Images):
+        every = [one.pixel_spacing for one in subject.frames if one.pixel_spacing is not None]
+    return all(math.isclose(rows, columns, rel_tol=_SQUARE) for rows, columns in every)
 
 
 def _of_output(
@@ -128,12 +140,21 @@ def _encoding(
         is_map = profile.segmentation == "labelmap"
         if is_map and layers.of(prediction, bundle, first.output, frames).overlap:
             return "binary"
+        if profile.segmentation == "binary" and profile.workarounds == "ohif":
+            return _readable(layers.of(prediction, bundle, first.output, frames))
         return profile.segmentation
     # A SEG lies on frames of its source (`writing.multiframe`): the patches of a slide are none.
     is_on_frames = not isinstance(prediction.subject, Slide)
     if isinstance(first, ProbabilityMap) and profile.segmentation == "fractional" and is_on_frames:
         return "fractional"
     return ""
+
+
+def _readable(segments: Layers) -> str:
+    """How OHIF reads a binary SEG right; "" where it would show another one."""
+    if arrangement.is_aligned(segments):
+        return "binary"
+    return "" if arrangement.aligned(segments) is None else "aligned"
 
 
 def _mapped(answer: Answer, bundle: Bundle) -> list[str]:

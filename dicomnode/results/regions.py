@@ -72,9 +72,12 @@ def of(prediction: Prediction, bundle: Bundle, key: str = "") -> tuple[Region, .
     Args:
         key: The idempotency key that tracking identifiers are derived from.
     """
-    if not isinstance(prediction.subject, Volume | Images):
-        return ()
-    return tuple(_all(prediction, bundle, key))
+    return tuple(_of_each(prediction, bundle, key))
+
+
+def exist(prediction: Prediction, bundle: Bundle) -> bool:
+    """Whether there is anything in an answer that can be drawn."""
+    return any(True for _ in _of_each(prediction, bundle, ""))
 
 
 def in_patient(region: Region, prediction: Prediction) -> NDArray[np.float64] | None:
@@ -96,7 +99,9 @@ def in_patient(region: Region, prediction: Prediction) -> NDArray[np.float64] | 
     return placed
 
 
-def _all(prediction: Prediction, bundle: Bundle, key: str) -> Iterator[Region]:
+def _of_each(prediction: Prediction, bundle: Bundle, key: str) -> Iterator[Region]:
+    if not isinstance(prediction.subject, Volume | Images):
+        return
     for answer in prediction.answers:
         output = bundle.manifest.outputs[answer.output]
         if isinstance(answer, LabelMap | Masks):
@@ -116,6 +121,7 @@ def _segments(
         if not segments.count(item):
             continue
         tracked = said.tracking_uid(key, answer.output, item.segment.label)
+        apart = said.tracking_uid(key, answer.output, item.segment.label, frame=answer.frame)
         pieces = list(_lesions(segments, item))
         for number, piece in enumerate(pieces, start=1):
             is_alone = len(pieces) == 1
@@ -123,7 +129,7 @@ def _segments(
             frame = piece.frame if answer.frame is None else answer.frame
             outline, stray = contour.thinned(contour.around(drawn), most=CORNERS)
             yield Region(
-                tracking_uid=tracked if is_alone else said.of_piece(tracked, number),
+                tracking_uid=tracked if is_alone else said.of_piece(apart, number),
                 tracking_id=item.segment.name if is_alone else f"{item.segment.name} {number}",
                 finding=item.segment,
                 frame=frame,
@@ -151,13 +157,19 @@ def _lesions(segments: Layers, item: Numbered) -> Iterator[_Piece]:
         plane = segments.plane(item, frame)
         yield _Piece(voxels=segments.count(item), frame=frame, plane=plane)
         return
-    pieces, count = ndimage.label(segments.mask(item))
+    mask = segments.mask(item)
+    around = contour.box_of(mask)
+    if around is None:
+        return
+    pieces, count = ndimage.label(mask[around])
     boxes = ndimage.find_objects(pieces)
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    sizes = np.bincount(pieces[mask[around]], minlength=count + 1)[1:]
     for number in np.argsort(-sizes, kind="stable")[:LESIONS].tolist():
         inside = pieces[boxes[number]] == number + 1
         frame = boxes[number][0].start + int(np.argmax(inside.sum(axis=(1, 2))))
-        plane = pieces[frame] == number + 1
+        plane = np.zeros(mask.shape[1:], dtype=np.bool_)
+        plane[around[1:]] = pieces[frame] == number + 1
+        frame += around[0].start
         yield _Piece(voxels=int(sizes[number]), frame=frame, plane=plane)
 
 

@@ -163,7 +163,7 @@ def _require_known(answer: Segmented, items: tuple[Numbered, ...]) -> None:
             "wrong-type", f"{answer.output} is {answer.array.dtype}, not a label map."
         )
     known = {item.segment.label for item in items}
-    unknown = sorted(set(np.flatnonzero(np.bincount(answer.array.ravel())).tolist()) - known - {0})
+    unknown = sorted(set(layers.labels(answer.array)) - known - {0})
     if unknown:
         raise ModelFailed(
             "unknown-label", f"{answer.output} has labels that its manifest has not: {unknown[:5]}."

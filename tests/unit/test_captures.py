@@ -87,7 +87,7 @@ def test_its_pixels_are_the_picture(tmp_path: Path, enhanced: bool) -> None:
 def test_it_says_what_it_is_and_whose(tmp_path: Path) -> None:
     prediction = of_phantom(tmp_path / "images")
     capture = pydicom.dcmread(make(prediction, phantom.a_bundle(), tmp_path / "results"))
-    assert capture.SeriesDescription == "AI Phantom bodies v1.2.3 (RESEARCH)"
+    assert capture.SeriesDescription == "AI Phantom bodies v1.2.3 summary (RESEARCH)"
     assert capture.SeriesNumber == 9003
     assert capture.PatientName == prediction.volume.header.PatientName
     assert capture.BodyPartExamined == "BRAIN"

@@ -19,7 +19,7 @@ CREATED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
 @pytest.fixture
 def prediction(tmp_path: Path) -> Prediction:
-    scan = phantom.write_series(tmp_path / "images")
+    scan = phantom.write_series(tmp_path / "images", spacing=(2.5, 1.25, 1.25))
     return Prediction(
         subject=volume.load(scan.files), answers=(LabelMap(output="bodies", array=scan.labels),)
     )

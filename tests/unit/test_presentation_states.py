@@ -22,7 +22,7 @@ from dicomnode.errors import ResultMismatch, RetryLater
 from dicomnode.prediction import Box, Boxes, LabelMap, Masks, Point, Points, Prediction
 from dicomnode.profile import Profile
 from dicomnode.results import common, plan, regions
-from dicomnode.results.writing import annotation, grayscale
+from dicomnode.results.writing import grayscale
 
 KEY = "0123abcd"
 CREATED = datetime(2026, 3, 4, 23, 6, 7, tzinfo=UTC)
@@ -184,7 +184,7 @@ class TestPlaces:
         assert points(only).min(axis=0).tolist() == [70.5, 0]
         assert points(only).max(axis=0).tolist() == [80, 10.5]
 
-    def test_a_very_long_outline_is_drawn_in_pieces_that_hang_together(
+    def test_a_very_long_outline_has_as_many_points_as_an_object_can_hold(
         self, tmp_path: Path
     ) -> None:
         comb = np.zeros((60, 10002), dtype=np.uint8)
@@ -195,10 +195,9 @@ class TestPlaces:
             s=SEGMENTS,
         )
         (item,) = drawn(state(prediction, model, tmp_path / "results"))
-        assert len(item.GraphicObjectSequence) == 3
-        for graphic in item.GraphicObjectSequence:
-            assert graphic.NumberOfGraphicPoints <= annotation.MOST_POINTS
-            assert graphic["GraphicData"].VR == "FL"
+        (graphic,) = item.GraphicObjectSequence
+        assert graphic.NumberOfGraphicPoints <= regions.CORNERS
+        assert graphic["GraphicData"].VR == "FL"
 
 
 class TestWords:

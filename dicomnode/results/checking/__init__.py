@@ -202,7 +202,7 @@ def _check_series(dataset: Dataset, expected: Expected, part: Part, *, number: i
     )
     described = str(dataset.get("SeriesDescription", ""))
     require(
-        described == expected.bundle.series_description
+        described == expected.bundle.described(part.word)
         and len(described) <= MAX_SERIES_DESCRIPTION,
         "description-differs",
         "SeriesDescription does not say which model made the result, and that it is for research.",

@@ -15,7 +15,7 @@ from dicomnode.bundle import Bundle, Code
 from dicomnode.errors import ResultMismatch, RetryLater
 from dicomnode.prediction import Prediction, Shown
 from dicomnode.profile import Profile
-from dicomnode.results import plan
+from dicomnode.results import layers, plan, said
 from dicomnode.results.part import Part
 from dicomnode.volume import SliceSource
 
@@ -44,6 +44,18 @@ class Expected:
         """The same for everything that the model was shown."""
         others = (_read_again(shown) for shown in self.prediction.also_shown)
         return self.headers | {uid: header for one in others for uid, header in one.items()}
+
+    @cached_property
+    def volumes_ml(self) -> dict[str, dict[int, float]]:
+        """Of each output with segments of a volume: segment number → millilitres, as was said."""
+        found: dict[str, dict[int, float]] = {}
+        for output in dict.fromkeys(one.output for one in said.segmented(self.prediction)):
+            segments = layers.of(self.prediction, self.bundle, output)
+            voxel_ml = self.prediction.volume.voxel_mm3 / 1000
+            found[output] = {
+                item.number: segments.count(item) * voxel_ml for item in segments.items
+            }
+        return found
 
     def position(self, source: SliceSource) -> NDArray[np.float64]:
         """Image Position (Patient) of a frame, as its file has it now."""

@@ -15,12 +15,11 @@ from pydicom.uid import (
     ColorSoftcopyPresentationStateStorage,
     GrayscaleSoftcopyPresentationStateStorage,
 )
-from scipy import ndimage
 
 from dicomnode.results import presented
 from dicomnode.results.checking import displayed
 from dicomnode.results.checking.expected import Expected, require
-from dicomnode.results.checking.regions import filled
+from dicomnode.results.checking.regions import require_around
 from dicomnode.results.part import Part
 from dicomnode.results.regions import Region
 
@@ -131,45 +130,23 @@ def _check_layer(layer: Dataset, region: Region) -> None:
 
 def _check_graphic(item: Dataset, region: Region) -> None:
     """The outline or the point, in the corners of pixels (PS3.3 C.10.5)."""
-    pieces = list(item.GraphicObjectSequence)
-    for piece in pieces:
-        require(
-            piece.GraphicAnnotationUnits == "PIXEL"
-            and piece.GraphicDimensions == 2  # noqa: PLR2004 - columns and rows
-            and piece.GraphicType == region.graphic
-            and (piece.TrackingID, piece.TrackingUID) == (region.tracking_id, region.tracking_uid),
-            "tracking-differs",
-            f"{region.tracking_id} is not drawn in pixels, or is not tracked.",
-        )
-    drawn = _joined(pieces)
+    (graphic,) = item.GraphicObjectSequence
     require(
-        np.array_equal(drawn, region.points.astype(np.float32)),
+        graphic.GraphicAnnotationUnits == "PIXEL"
+        and graphic.GraphicDimensions == 2  # noqa: PLR2004 - columns and rows
+        and graphic.GraphicType == region.graphic
+        and (graphic.TrackingID, graphic.TrackingUID) == (region.tracking_id, region.tracking_uid),
+        "tracking-differs",
+        f"{region.tracking_id} is not drawn in pixels, or is not tracked.",
+    )
+    drawn = np.array(graphic.GraphicData, dtype=np.float64).reshape(-1, 2)
+    require(
+        len(drawn) == graphic.NumberOfGraphicPoints
+        and np.array_equal(drawn, region.points.astype(np.float32)),
         "place-differs",
         f"{region.tracking_id} is not drawn where the model said.",
     )
-    if region.mask is not None:
-        require(
-            np.array_equal(
-                filled(drawn, region.mask.shape), ndimage.binary_fill_holes(region.mask)
-            ),
-            "outline-differs",
-            f"The outline of {region.tracking_id} is not around what the model marked.",
-        )
-
-
-def _joined(pieces: Sequence[Dataset]) -> NDArray[np.float64]:
-    """The points of a way; each piece but the first begins where the one before ends."""
-    points: NDArray[np.float64] = np.empty((0, 2))
-    for piece in pieces:
-        more = np.array(piece.GraphicData, dtype=np.float64).reshape(-1, 2)
-        require(
-            len(more) == piece.NumberOfGraphicPoints
-            and (not len(points) or np.array_equal(points[-1], more[0])),
-            "place-differs",
-            "A graphic has a gap, or another number of points than it says.",
-        )
-        points = np.concatenate([points, more[1:] if len(points) else more])
-    return points
+    require_around(drawn, region)
 
 
 def _check_text(item: Dataset, region: Region, expected: Expected) -> None:

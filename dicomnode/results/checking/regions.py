@@ -19,7 +19,7 @@ from dicomnode.bundle import Code
 from dicomnode.results import regions
 from dicomnode.results.checking import report
 from dicomnode.results.checking.expected import Expected, has_code, require
-from dicomnode.results.checking.tree import children, measurement_groups, text
+from dicomnode.results.checking.tree import children, evidence, measurement_groups, text
 from dicomnode.results.part import Part
 from dicomnode.results.regions import Region
 from dicomnode.results.writing.content import IMAGING_MEASUREMENT_REPORT
@@ -49,6 +49,12 @@ def check(dataset: Dataset, part: Part, expected: Expected) -> None:
         [text(one, report.TRACKING_UID) for one in found] == [one.tracking_uid for one in meant],
         "tracking-differs",
         "The report has not one group for each region, with its tracking identifier.",
+    )
+    sources = expected.prediction.subject.sources
+    require(
+        set(evidence(dataset)) == {sources[one.frame].sop_instance_uid for one in meant},
+        "reference-differs",
+        "The report's evidence is not every image that something is drawn on.",
     )
     for group, region in zip(found, meant, strict=True):
         _check_words(group, region)
@@ -144,6 +150,15 @@ def _check_drawn(drawn: NDArray[np.float64], region: Region) -> None:
     elsewhere = f"{region.tracking_id} is not drawn where the model said."
     require(drawn.shape == region.points.shape, "place-differs", elsewhere)
     require(bool(np.abs(drawn - region.points).max() <= _PIXELS), "place-differs", elsewhere)
+    require_around(drawn, region)
+
+
+def require_around(drawn: NDArray[np.float64], region: Region) -> None:
+    """Make sure that an outline is around what the model marked, as far as it may stray.
+
+    Raises:
+        ResultMismatch: `outline-differs`.
+    """
     if region.mask is not None:
         meant = ndimage.binary_fill_holes(region.mask)
         differs = filled(drawn, region.mask.shape) != meant
@@ -171,7 +186,8 @@ def filled(outline: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.b
     inside = np.zeros(shape, dtype=np.bool_)
     centres = np.arange(shape[1]) + 0.5
     ends = np.roll(outline, -1, axis=0)
-    for row in range(shape[0]):
+    first, last = np.clip([outline[:, 1].min() - 1, outline[:, 1].max() + 1], 0, shape[0])
+    for row in range(int(first), int(last)):
         y = row + 0.5
         crosses = (outline[:, 1] > y) != (ends[:, 1] > y)
         begin, end = outline[crosses], ends[crosses]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 from pydicom import Dataset
@@ -11,7 +12,7 @@ from dicomnode.bundle import Code, Segment
 from dicomnode.results import findings, layers, said
 from dicomnode.results.checking import findings as check_findings
 from dicomnode.results.checking.expected import Expected, Read, has_code, require
-from dicomnode.results.checking.tree import children, measurement_groups, text
+from dicomnode.results.checking.tree import children, evidence, measurement_groups, text
 from dicomnode.results.layers import Numbered
 from dicomnode.results.part import Part
 from dicomnode.results.writing.report import NOT_FOUND, TITLES
@@ -69,11 +70,14 @@ def _check_segments(
     """Check the groups of all segments; gives them by `id`."""
     outputs = dict.fromkeys(one.output for one in said.segmented(expected.prediction))
     claimed: set[int] = set()
+    by_tracking: dict[str, list[Dataset]] = defaultdict(list)
+    for group in groups:
+        by_tracking[text(group, TRACKING_UID)].append(group)
     for output in outputs:
         segs = [one for one in beside if one.part.kind == "seg" and one.part.output == output]
         for item in layers.numbered(expected.bundle, output):
             tracked = said.tracking_uid(expected.key, output, item.segment.label)
-            own = [group for group in groups if text(group, TRACKING_UID) == tracked]
+            own = by_tracking[tracked]
             claimed.update(map(id, own))
             for group in own:
                 _check_finding(group, item, expected)
@@ -86,12 +90,8 @@ def _check_segments(
                 f"Segment {item.number} has not exactly one group in the report.",
             )
             _check_source(own[0], segs, item, expected)
-            if segs:
-                volume_ml = segs[0].volumes_ml[item.number]
-            else:
-                counted = layers.of(expected.prediction, expected.bundle, output).count(item)
-                volume_ml = counted * expected.prediction.volume.voxel_mm3 / 1000
-            _check_volume(own[0], volume_ml, item)
+            volumes_ml = segs[0].volumes_ml if segs else expected.volumes_ml[output]
+            _check_volume(own[0], volumes_ml[item.number], item)
     return claimed
 
 
@@ -179,15 +179,9 @@ def _check_remarks(dataset: Dataset, expected: Expected) -> None:
 
 
 def _check_evidence(dataset: Dataset, beside: Sequence[Read], expected: Expected) -> None:
-    found = [
-        instance.ReferencedSOPInstanceUID
-        for study in dataset.get("CurrentRequestedProcedureEvidenceSequence", ())
-        for series in study.ReferencedSeriesSequence
-        for instance in series.ReferencedSOPSequence
-    ]
     meant = [*expected.all_headers, *(one.sop_instance_uid for one in beside)]
     require(
-        sorted(found) == sorted(meant),
+        sorted(evidence(dataset)) == sorted(meant),
         "reference-differs",
         "The report's evidence is not every source and every object of the run.",
     )

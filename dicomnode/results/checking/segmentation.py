@@ -14,11 +14,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from dicomnode.bundle import Code
 from dicomnode.results import layers, said
+from dicomnode.results.arrangement import ALL_FRAMES
 from dicomnode.results.checking import places
 from dicomnode.results.checking.expected import Expected, Read, has_code, require
 from dicomnode.results.layers import Layers, Numbered
 from dicomnode.results.part import Part
-from dicomnode.results.writing.segmentation import ALL_FRAMES
 from dicomnode.volume import Volume
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
@@ -27,6 +27,7 @@ _BACKGROUND = Code(value="125040", scheme="DCM", meaning="Background")
 _MOST = 255
 _STEP = 0.5 / _MOST + 1e-6  # what may get lost when a probability is written in 255 steps
 _ENCODINGS = {
+    "aligned": (1, ExplicitVRLittleEndian),
     "binary": (1, ExplicitVRLittleEndian),
     "fractional": (8, ExplicitVRLittleEndian),
     "labelmap": (8, RLELossless),
@@ -45,13 +46,10 @@ class _Decoded:
     shape: tuple[int, int]
     segments: list[int]
 
-    def plane(self, frame: int, number: int) -> NDArray[Any]:
-        """One segment on one frame: bool, or of fractions float from 0 to 1."""
+    def plane(self, frame: int) -> NDArray[Any]:
+        """The segment of a frame: bool, or of fractions float from 0 to 1."""
         if self.dataset.BitsAllocated == 1:
             return self._unpacked(frame)
-        if self._labels is not None:
-            found: NDArray[np.bool_] = self._labels[frame] == number
-            return found
         size = self.shape[0] * self.shape[1]
         stored = np.frombuffer(
             self.dataset.PixelData, dtype=np.uint8, count=size, offset=frame * size
@@ -69,9 +67,8 @@ class _Decoded:
         return unpacked.reshape(self.shape).astype(bool)
 
     @cached_property
-    def _labels(self) -> NDArray[Any] | None:
-        if self.dataset.SegmentationType != "LABELMAP":
-            return None
+    def labels(self) -> NDArray[Any]:
+        """Of a label map: the segment number of each pixel, shape (frames, rows, columns)."""
         labels: NDArray[Any] = self.dataset.pixel_array.reshape(-1, *self.shape)
         return labels
 
@@ -115,20 +112,35 @@ def _segment_of(dataset: Dataset, frame: Dataset) -> int:
 
 def _compared(decoded: _Decoded, where: Sequence[int], segments: Layers) -> dict[int, int]:
     """Compare every pixel with what was said; gives segment number → voxels."""
-    voxels = {item.number: 0 for item in segments.items}
-    by_number = {item.number: item for item in segments.items}
-    for frame, (own, index) in enumerate(zip(decoded.segments, where, strict=True)):
-        for number in (own,) if own else tuple(by_number):
-            found = decoded.plane(frame, number)
-            meant = segments.plane(by_number[number], index)
-            same = np.abs(found.astype(np.float32) - meant).max() <= _STEP
-            require(
-                bool(same),
-                "mask-differs",
-                f"Segment {number} of the SEG is not what the model marked on frame {index + 1}.",
-            )
-            voxels[number] += int(np.count_nonzero(found))
-    return voxels
+    voxels: NDArray[np.int64] = np.zeros(1 + len(segments.items), dtype=np.int64)
+    for frame, (number, index) in enumerate(zip(decoded.segments, where, strict=True)):
+        if number == 0:
+            labels = decoded.labels[frame]
+            same = np.array_equal(labels, _numbered(segments, index))
+            voxels += np.bincount(labels.ravel(), minlength=len(voxels))[: len(voxels)]
+        else:
+            found = decoded.plane(frame)
+            meant = segments.plane(segments.items[number - 1], index)
+            if found.dtype == np.bool_:
+                same = np.array_equal(found, meant)
+            else:
+                same = bool(np.abs(found - meant).max() <= _STEP)
+            voxels[number] += np.count_nonzero(found)
+        require(
+            same,
+            "mask-differs",
+            f"Frame {frame + 1} of the SEG is not what the model marked on image {index + 1}.",
+        )
+    return {item.number: int(voxels[item.number]) for item in segments.items}
+
+
+def _numbered(segments: Layers, index: int) -> NDArray[np.uint16]:
+    """What was said of one frame of the source: the segment number of each pixel, 0 of none."""
+    said_of = np.zeros(segments.array.shape[-2:], dtype=np.uint16)
+    for item, counts in zip(segments.items, segments.counts, strict=True):
+        if counts[index]:
+            said_of[segments.plane(item, index)] = item.number
+    return said_of
 
 
 def _check_encoding(dataset: Dataset, segments: Layers, part: Part) -> None:
@@ -136,7 +148,7 @@ def _check_encoding(dataset: Dataset, segments: Layers, part: Part) -> None:
     if part.variant == "labelmap" and len(segments.items) > np.iinfo(np.uint8).max:
         bits = 16
     require(
-        (dataset.SegmentationType, dataset.BitsAllocated) == (part.variant.upper(), bits)
+        (dataset.SegmentationType, dataset.BitsAllocated) == (_type_of(part), bits)
         and dataset.file_meta.TransferSyntaxUID == syntax
         and dataset.SamplesPerPixel == 1
         and dataset.PhotometricInterpretation == "MONOCHROME2"
@@ -144,6 +156,12 @@ def _check_encoding(dataset: Dataset, segments: Layers, part: Part) -> None:
         "encoding-differs",
         f"The SEG is not {part.variant}, or not in the transfer syntax that goes with it.",
     )
+    if part.variant == "labelmap":
+        require(
+            dataset.get("PixelPaddingValue") == 0,
+            "encoding-differs",
+            "The label map does not say that 0 is what is around the segments.",
+        )
     if part.variant == "fractional":
         meant = "PROBABILITY" if segments.is_fraction else "OCCUPANCY"
         require(
@@ -153,15 +171,45 @@ def _check_encoding(dataset: Dataset, segments: Layers, part: Part) -> None:
         )
 
 
+def _type_of(part: Part) -> str:
+    """Segmentation Type (0062,0001)."""
+    return "BINARY" if part.variant == "aligned" else part.variant.upper()
+
+
+def _check_aligned(decoded: _Decoded, found: Sequence[tuple[int, int]], segments: Layers) -> None:
+    """What has something on it starts on a byte, ends before it shares one, and none is odd."""
+    size = decoded.shape[0] * decoded.shape[1]
+    for frame, (number, index) in enumerate(found):
+        plane = segments.plane(segments.items[number - 1], index).ravel()
+        require(
+            not plane.any() or (frame * size % 8 == 0 and not plane[size - size % 8 :].any()),
+            "frames-differ",
+            f"Frame {frame + 1} of the SEG would be shown as another one.",
+        )
+    require(
+        -(-len(found) * size // 8) % 2 == 0,
+        "frames-differ",
+        "The bits of the SEG fill an odd number of bytes.",
+    )
+
+
 def _check_complete(decoded: _Decoded, where: Sequence[int], segments: Layers, part: Part) -> None:
     """Each frame of the source has one for each segment, in order; what is left out is empty."""
     found = list(zip(decoded.segments, where, strict=True))
     numbers = [0] if part.variant == "labelmap" else [one.number for one in segments.items]
     meant = [(number, index) for number in numbers for index in range(segments.frames)]
     may_be_left_out = part.variant != "labelmap" and len(meant) > ALL_FRAMES
+    if part.variant == "aligned":
+        _check_aligned(decoded, found, segments)
+        in_order, may_be_left_out = found, True
+    else:
+        in_order = sorted(found)
     require(
         found == meant
-        or (may_be_left_out and sorted(set(found)) == found and set(found) <= set(meant)),
+        or (
+            (may_be_left_out and in_order == found and len(set(found)) == len(found))
+            and set(found) <= set(meant)
+        ),
         "frames-differ",
         "The frames are not in order, or there is one too many.",
     )

@@ -26,6 +26,16 @@ def text(item: Dataset, name: Code) -> str:
     return values[0] if len(values) == 1 else ""
 
 
+def evidence(dataset: Dataset) -> list[str]:
+    """The SOP Instance UIDs of everything that a document names as what it is about."""
+    return [
+        str(instance.ReferencedSOPInstanceUID)
+        for study in dataset.get("CurrentRequestedProcedureEvidenceSequence", ())
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    ]
+
+
 def measurement_groups(dataset: Dataset) -> list[Dataset]:
     """The measurement groups of a report on TID 1500, in order."""
     return [

@@ -25,9 +25,6 @@ from dicomnode.results.regions import Region
 NOTICE_LAYER = "NOTICE"
 _NOTICE_COLOR = "#ffc14d"
 
-#: Points of one graphic: two numbers of 4 bytes each in an element of less than 64 KiB (PS3.5
-#: 7.1.2). A longer way is drawn in several, each of which begins where the one before ends.
-MOST_POINTS = 8191
 
 _CODE_STRING = re.compile(r"[^A-Z0-9]+")
 _MAX_CODE_STRING = 16
@@ -99,28 +96,24 @@ def of(
         taken[region.frame].append(place)
         item = Dataset()
         item.GraphicLayer = layer[region.finding].GraphicLayer
-        item.GraphicObjectSequence = list(_graphics(region))
+        item.GraphicObjectSequence = [_graphic(region)]
         item.TextObjectSequence = [_text(region, place)]
         yield item
 
 
-def _graphics(region: Region) -> Iterator[Dataset]:
-    """The outline, or the point; a way of very many points in pieces."""
-    points = region.points
-    starts = range(0, max(1, len(points) - 1), MOST_POINTS - 1)
-    for start in starts:
-        part = points[start : start + MOST_POINTS]
-        graphic = Dataset()
-        graphic.GraphicAnnotationUnits = "PIXEL"
-        graphic.GraphicDimensions = 2
-        graphic.NumberOfGraphicPoints = len(part)
-        graphic.GraphicData = [float(value) for value in part.ravel()]
-        graphic.GraphicType = region.graphic
-        if region.graphic == "POLYLINE":
-            graphic.GraphicFilled = "N"
-        graphic.TrackingID = region.tracking_id
-        graphic.TrackingUID = region.tracking_uid
-        yield graphic
+def _graphic(region: Region) -> Dataset:
+    """The outline, or the point."""
+    graphic = Dataset()
+    graphic.GraphicAnnotationUnits = "PIXEL"
+    graphic.GraphicDimensions = 2
+    graphic.NumberOfGraphicPoints = len(region.points)
+    graphic.GraphicData = [float(value) for value in region.points.ravel()]
+    graphic.GraphicType = region.graphic
+    if region.graphic == "POLYLINE":
+        graphic.GraphicFilled = "N"
+    graphic.TrackingID = region.tracking_id
+    graphic.TrackingUID = region.tracking_uid
+    return graphic
 
 
 def _text(region: Region, place: _Rectangle) -> Dataset:

@@ -166,7 +166,7 @@ def lay(
         dataset: The object.
         frames: The source's frames.
         order: For each frame of the object: which of `frames` it lies on, and further functional
-            groups of its own.
+            groups, which several may share.
         organization_uid: Of the dimensions (PS3.3 C.7.6.17).
         derivation: What was done (CID 7203).
         segments: Of a segmentation: the segment of each frame; the first dimension then.
@@ -184,11 +184,16 @@ def lay(
     if is_shared:
         _measure(shared, frames.planes[0])
     dataset.SharedFunctionalGroupsSequence = [shared]
-    derived = [_derivation(source, derivation) for source in frames.sources]
+    # Frames on one frame of the source share what they say of it: there may be thousands.
+    said = [
+        _said_of(source, plane, derivation, is_measured=not is_shared)
+        for source, plane in zip(frames.sources, frames.planes, strict=True)
+    ]
     groups = []
     for number, (index, own) in enumerate(order):
-        group = Dataset() if own is None else own
-        group.DerivationImageSequence = [derived[index]]
+        group = Dataset()
+        group.update(said[index])
+        group.update(own or {})
         content = Dataset()
         dimensions = [index + 1]
         if not frames.has_places:
@@ -198,16 +203,24 @@ def lay(
             dimensions.insert(0, segments[number])
         content.DimensionIndexValues = dimensions
         group.FrameContentSequence = [content]
-        plane = frames.planes[index]
-        if plane is not None:
-            position = Dataset()
-            position.ImagePositionPatient = [common.decimal(v) for v in plane.position]
-            group.PlanePositionSequence = [position]
-            if not is_shared:
-                _measure(group, plane)
         groups.append(group)
     dataset.PerFrameFunctionalGroupsSequence = groups
     _organize(dataset, organization_uid, has_segments=bool(segments), placed=frames.has_places)
+
+
+def _said_of(
+    source: SliceSource, plane: Plane | None, derivation: Code, *, is_measured: bool
+) -> Dataset:
+    """The functional groups of any frame on a frame of the source: what it is of, where it lies."""
+    groups = Dataset()
+    groups.DerivationImageSequence = [_derivation(source, derivation)]
+    if plane is not None:
+        position = Dataset()
+        position.ImagePositionPatient = [common.decimal(v) for v in plane.position]
+        groups.PlanePositionSequence = [position]
+        if is_measured:
+            _measure(groups, plane)
+    return groups
 
 
 def _measures(plane: Plane | None) -> tuple[object, ...]:

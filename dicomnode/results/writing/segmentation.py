@@ -7,8 +7,7 @@ labelmap       the number of its segment for each voxel, run-length encoded (PS3
 fractional     masks as occupancy, probability maps as probability, in steps of 1/255
 =============  =================================================================================
 
-Every frame of the source has a frame for each segment, empty ones included, up to `ALL_FRAMES` of
-them; where there would be more, empty ones are left out, but each segment keeps one.
+Which frames there are, and in which order, says `arrangement`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from pydicom.uid import (
 )
 
 from dicomnode.bundle import Code
-from dicomnode.results import common, layers, said
+from dicomnode.results import arrangement, common, layers, said
 from dicomnode.results.common import Run
 from dicomnode.results.layers import Layers, Numbered
 from dicomnode.results.part import Part
@@ -37,8 +36,8 @@ from dicomnode.results.writing.multiframe import Frames
 
 #: Label Map Segmentation Storage (PS3.4 B.5), which pydicom does not name yet.
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")
-#: Frames up to which empty ones are written, too.
-ALL_FRAMES = 2000
+#: Variants of one encoding: frames in the order of the source's, or as `arrangement.aligned` says.
+BINARY, ALIGNED = "binary", "aligned"
 #: Maximum Fractional Value (0062,000E).
 MOST = 255
 
@@ -71,7 +70,8 @@ def _header(run: Run, part: Part) -> Dataset:
     dataset.ContentLabel = _CONTENT_LABEL
     dataset.ContentDescription = run.bundle.manifest.name
     dataset.ContentCreatorName = None  # type 2 (PS3.3 Table 10-12): nobody drew this
-    dataset.SegmentationType = part.variant.upper()
+    is_binary = part.variant in (BINARY, ALIGNED)
+    dataset.SegmentationType = "BINARY" if is_binary else part.variant.upper()
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.PresentationLUTShape = "IDENTITY"
@@ -87,8 +87,9 @@ def _bits(dataset: Dataset, bits: int) -> None:
 
 def _lay_planes(dataset: Dataset, frames: Frames, segments: Layers, run: Run, part: Part) -> None:
     """Write a frame for each segment and frame of the source."""
-    kept = _kept(segments)
-    order = [(index, _identification(item.number)) for item, index in kept]
+    kept = _kept(segments, part)
+    named = {item.number: _identification(item.number) for item in segments.items}
+    order = [(index, named[item.number]) for item, index in kept]
     multiframe.lay(
         dataset,
         frames,
@@ -98,7 +99,7 @@ def _lay_planes(dataset: Dataset, frames: Frames, segments: Layers, run: Run, pa
         segments=[item.number for item, _ in kept],
     )
     chosen = (segments.plane(*one) for one in kept)
-    if part.variant == "binary":
+    if part.variant in (BINARY, ALIGNED):
         _bits(dataset, 1)
         packed = _packed(chosen, len(kept), frames)
     else:
@@ -110,16 +111,12 @@ def _lay_planes(dataset: Dataset, frames: Frames, segments: Layers, run: Run, pa
     dataset["PixelData"].VR = "OB"
 
 
-def _kept(segments: Layers) -> list[tuple[Numbered, int]]:
-    """Segment and source frame of each frame that is written, segment by segment."""
-    every = range(segments.frames)
-    if len(segments.items) * len(every) <= ALL_FRAMES:
-        return [(item, index) for item in segments.items for index in every]
-    return [
-        (item, index)
-        for item, counts in zip(segments.items, segments.counts, strict=True)
-        for index in np.flatnonzero(counts).tolist() or [0]
-    ]
+def _kept(segments: Layers, part: Part) -> list[tuple[Numbered, int]]:
+    """Segment and source frame of each frame that is written."""
+    order = arrangement.plain(segments)
+    if part.variant == ALIGNED:
+        order = arrangement.aligned(segments) or order
+    return [(segments.items[number - 1], index) for number, index in order]
 
 
 def _packed(chosen: Iterable[NDArray[Any]], count: int, frames: Frames) -> bytes:

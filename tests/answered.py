@@ -41,9 +41,6 @@ GRIDS: dict[str, dict[str, Any]] = {
 #: The segment that is left out, to get an odd number of them.
 _LEFT_OUT = {"uneven": "Nowhere"}
 
-#: Rows of the sample that are left: a frame of all 50 would end within a byte.
-ROWS = 48
-
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
@@ -111,21 +108,22 @@ def _pixels(one: Slice, number: int) -> int:
 
 def a_phantom(orthanc: Orthanc, folder: Path, grid: str, profile: Profile) -> Study:
     """Put the phantom on one of `GRIDS` into the archive, with the right answer to it."""
-    study = uid.derived("answered", grid)
+    key = f"{grid}-{profile.workarounds}"
+    study = uid.derived("answered", key)
     attributes = {
-        "PatientID": f"PHANTOM-{grid}",  # another one's studies are not listed beside it
+        "PatientID": f"PHANTOM-{key}",  # another one's studies are not listed beside it
         "StudyInstanceUID": study,
         "WindowCenter": 600,
         "WindowWidth": 1200,
     }
-    scan = phantom.write_series(folder / "images", key=grid, attributes=attributes, **GRIDS[grid])
+    scan = phantom.write_series(folder / "images", key=key, attributes=attributes, **GRIDS[grid])
     (output,) = phantom.a_bundle().manifest.outputs.values()
     segments = tuple(one for one in output.segments if one.name != _LEFT_OUT.get(grid))
     model = phantom.a_bundle(outputs={"bodies": output.model_copy(update={"segments": segments})})
     prediction = Prediction(
         subject=volume.load(scan.files), answers=(LabelMap(output="bodies", array=scan.labels),)
     )
-    of_run: dict[str, Any] = {"bundle": model, "key": grid, "profiles": [profile]}
+    of_run: dict[str, Any] = {"bundle": model, "key": key, "profiles": [profile]}
     built = results.build(prediction, created=datetime(2026, 3, 4, tzinfo=UTC), **of_run)
     files = results.write(built, folder / "results")
     results.check(files, prediction=prediction, **of_run)
@@ -150,7 +148,7 @@ def a_phantom(orthanc: Orthanc, folder: Path, grid: str, profile: Profile) -> St
 
 def a_hippocampus(orthanc: Orthanc, folder: Path, profile: str) -> Study:
     """Put the sample into the archive, and let a node answer that has it from there."""
-    sources = [_cut(file, folder) for file in sorted((running.HIPPOCAMPUS / "sample").iterdir())]
+    sources = sorted((running.HIPPOCAMPUS / "sample").iterdir())
     study = str(pydicom.dcmread(sources[0]).StudyInstanceUID)
     instances = [orthanc.upload(source) for source in sources]
     route = running.HIPPOCAMPUS_ROUTE.replace("pacs", "viewer")
@@ -178,15 +176,6 @@ host     = "{orthanc.host}"
 port     = {orthanc.dicom_port}
 profile  = "{profile}"
 """
-
-
-def _cut(file: Path, folder: Path) -> Path:
-    """The image with its first rows alone."""
-    image = pydicom.dcmread(file)
-    image.PixelData = image.pixel_array[:ROWS].tobytes()
-    image.Rows = ROWS
-    image.save_as(folder / file.name)
-    return folder / file.name
 
 
 def _slices(sources: Sequence[pydicom.Dataset], seg: pydicom.Dataset) -> tuple[Slice, ...]:

@@ -8,7 +8,7 @@ PINS   := deploy/constraints.txt
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench-ingest bench-inference bench-replay soak fuzz
+.PHONY: help install demo test check format bench-ingest bench-inference bench-pages bench-results bench-replay soak fuzz
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ bench-inference: install ## measure what the node adds to a model on a CT of 300
 
 bench-replay: install ## measure a changed rule over 10,000 studies that were seen (about two minutes)
 	$(BIN)/python tests/bench/replay.py $(ARGS)
+
+bench-results: install ## measure what a hundred segments on a CT of 300 slices cost (ARGS=--quick for seconds)
+	$(BIN)/python tests/bench/segmentation.py $(ARGS)
+
+bench-pages: install ## measure the page with 100,000 studies: some minutes (ARGS=--postgres for PostgreSQL)
+	$(BIN)/python tests/bench/pages.py $(ARGS)
 
 soak: install ## kill the receiver 200 times while senders send, and count what was lost (ARGS="--kills 20")
 	$(BIN)/python tests/soak/kills.py $(ARGS)

@@ -1,8 +1,8 @@
-"""An example of each kind of answer, about phantoms and pictures, and the objects made of it."""
+"""An example of each kind of answer about a volume, and the objects that are made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,30 +10,27 @@ from typing import Any
 
 import numpy as np
 import phantom
-import pictures
 import pydicom
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from pydicom import Dataset
-from pydicom.uid import UltrasoundMultiFrameImageStorage, VLPhotographicImageStorage
 
 from dicomnode import results, volume
-from dicomnode.bundle import Bundle, Code, Input, Output
+from dicomnode.bundle import Bundle, Code, Output
 from dicomnode.prediction import (
-    Answer,
     Box,
     Boxes,
     Classification,
+    DerivedImage,
+    HeatMap,
     LabelMap,
     Masks,
-    Numbers,
     Point,
     Points,
     Prediction,
     ProbabilityMap,
+    Registration,
 )
 from dicomnode.profile import Profile
-from dicomnode.volume import Images, Volume
 
 KEY = "0123abcd"
 CREATED = datetime(2026, 3, 4, 23, 6, 7, tzinfo=UTC)
@@ -45,6 +42,7 @@ ALTERED = Code(value="49755003", scheme="SCT", meaning="Morphologically Abnormal
 NORMAL = Code(value="17621005", scheme="SCT", meaning="Normal")
 LENGTH = Code(value="410668003", scheme="SCT", meaning="Length")
 MILLIMETRE = Code(value="mm", scheme="UCUM", meaning="millimeter")
+SMOOTHED = Code(value="113087", scheme="DCM", meaning="Smoothing")
 IMPRESSION = Code(value="404684003", scheme="SCT", meaning="Clinical finding")
 
 
@@ -100,6 +98,14 @@ class Example:
         paths = [source.path for one in self.prediction.shown for source in one.sources]
         return [Path(path) for path in dict.fromkeys(paths)]
 
+
+def read(files: Sequence[Path]) -> list[Dataset]:
+    """The objects of some files."""
+    return [pydicom.dcmread(path) for path in files]
+
+
+HEAT = output(kind="heat_map", of="kind")
+MADE = output(kind="image", description="Denoised", derivation=SMOOTHED)
 
 # Of volumes.
 
@@ -175,14 +181,18 @@ SAID: dict[str, Output] = {
 }
 
 
+def _at(*offset: float) -> tuple[float, ...]:
+    """A place in the patient, by how far it is from the middle of the phantom."""
+    return tuple(float(v) for v in phantom.CENTER + offset)
+
+
 def located(folder: Path, **scan: Any) -> Example:
     """A box and a point in a volume."""
     shown = volume.load(phantom.write_series(folder, **scan).files)
-    middle = phantom.CENTER
-    box = Box(label=1, score=0.875, low=tuple(middle - [4, 5, 6]), high=tuple(middle + [3, 6, 4]))
+    box = Box(label=1, score=0.875, low=_at(-4, -5, -6), high=_at(3, 6, 4))
     answers = (
         Boxes(output="nodules", boxes=(box,)),
-        Points(output="tips", points=(Point(label=1, at=tuple(middle + [1.5, -2.25, 3])),)),
+        Points(output="tips", points=(Point(label=1, at=_at(1.5, -2.25, 3)),)),
     )
     return Example(
         prediction=Prediction(subject=shown, answers=answers),
@@ -190,149 +200,53 @@ def located(folder: Path, **scan: Any) -> Example:
     )
 
 
-# Of images that are looked at one by one.
-
-
-def pictured(
-    said: Callable[[int, tuple[int, int]], Sequence[Answer]],
-    outputs: Mapping[str, Output],
-    images: Images,
-) -> Example:
-    """What is said of each image by its number and its size."""
-    answers = [
-        answer
-        for number, frame in enumerate(images.frames)
-        for answer in said(number, frame.array.shape[:2])  # type: ignore[arg-type]
-    ]
-    order = {name: place for place, name in enumerate(outputs)}
-    answers.sort(key=lambda answer: order[answer.output])
+def heated(folder: Path, **scan: Any) -> Example:
+    """A class of a volume, and where it was seen."""
+    shown = volume.load(phantom.write_series(folder, **scan).files)
+    heat = np.linspace(0, 1, shown.array.size, dtype=np.float32).reshape(shown.array.shape)
+    answers = (
+        Classification(output="kind", probabilities=(0.35, 0.65), chosen=(1,)),
+        HeatMap(output="heat", array=heat, of="kind", explains=1),
+    )
     return Example(
-        prediction=Prediction(subject=images, answers=tuple(answers)),
-        model=phantom.a_bundle(outputs=dict(outputs)),
+        prediction=Prediction(subject=shown, answers=answers),
+        model=phantom.a_bundle(outputs={"kind": SAID["kind"], "heat": HEAT}),
     )
 
 
-MARKS = {
-    "marks": output(
-        kind="label_map",
-        segments=[
-            finding(1, "Field", measure=["area"]),
-            finding(4, "Lesion", is_lesion=True, measure=["area"]),
-            finding(2, "None", measure=["area"]),
-        ],
+def derived(folder: Path, **scan: Any) -> Example:
+    """A volume made of a volume, and nothing else."""
+    shown = volume.load(phantom.write_series(folder, **scan).files)
+    answer = DerivedImage(output="image", array=shown.array * np.float32(0.5) + 1)
+    return Example(
+        prediction=Prediction(subject=shown, answers=(answer,)),
+        model=phantom.a_bundle(outputs={"image": MADE}),
     )
-}
 
 
-def marked(images: Images) -> Example:
-    """A label map of each image; of the second image the lesion is missing."""
-    return pictured(_marks, MARKS, images)
-
-
-def _marks(number: int, size: tuple[int, int]) -> list[Answer]:
-    labels: NDArray[np.uint8] = np.zeros(size, dtype=np.uint8)
-    labels[2 : 8 + number, 3:12] = 1
-    if number != 1:
-        labels[4:7, 5 : 9 + number] = 4
-        labels[9 + number :, 14:] = 4
-    return [LabelMap(output="marks", frame=number, array=labels)]
-
-
-def described(images: Images) -> Example:
-    """A class, a number, a box and a point of each image."""
-    return pictured(_descriptions, SAID, images)
-
-
-def _descriptions(number: int, _: tuple[int, int]) -> list[Answer]:
-    box = Box(label=1, score=0.75, low=(2.0, 3.0 + number), high=(9.5, 11.0 + number))
-    return [
-        Classification(output="kind", frame=number, probabilities=(0.35, 0.65), chosen=(1,)),
-        Numbers(output="size", frame=number, values=(12.5 + number,)),
-        Boxes(output="nodules", frame=number, boxes=(box,)),
-        Points(output="tips", frame=number, points=(Point(label=1, at=(4.0, 5.25)),)),
-    ]
-
-
-def nowhere(images: Images) -> Example:
-    """No box on any image."""
-    outputs = {"nodules": SAID["nodules"]}
-    return pictured(lambda number, _: [Boxes(output="nodules", frame=number, boxes=())], outputs,
-                    images)  # fmt: skip
-
-
-def _load(files: Sequence[Path], modality: str, *sop_classes: str, channels: int = 1) -> Images:
-    contract = Input.model_validate(
-        {"form": "image", "modality": modality, "sop_classes": sop_classes, "channels": channels}
+def registered(folder: Path, **scan: Any) -> Example:
+    """Another volume in another space, and where it lies in the space of the first."""
+    fixed = volume.load(phantom.write_series(folder / "fixed", **scan).files)
+    moving = volume.load(
+        phantom.write_series(
+            folder / "moving",
+            key="moving",
+            orientation="coronal",
+            attributes={"FrameOfReferenceUID": "2.25.7"},
+        ).files
     )
-    images = volume.load_input(files, contract=contract)
-    assert isinstance(images, Images)
-    return images
-
-
-def radiographs(folder: Path, sizes: Sequence[tuple[int, int]] = ((20, 24),) * 3) -> Images:
-    """Projections: they say how large a pixel is, and not where they lie."""
-    files = [
-        pictures.write(
-            folder, np.full(size, 100 * number, np.uint16), number, ImagerPixelSpacing=[0.4, 0.3]
-        )
-        for number, size in enumerate(sizes, start=1)
-    ]
-    return _load(files, "CR", "ComputedRadiographyImageStorage")
-
-
-def slices(folder: Path, *, enhanced: bool = False) -> Images:
-    """Slices in the patient, looked at one by one."""
-    files = phantom.write_series(
-        folder, orientation="oblique", shape=(3, 24, 22), enhanced=enhanced
-    ).files
-    return _load(files, "MR", "MRImageStorage", "EnhancedMRImageStorage")
-
-
-def ultrasound(folder: Path) -> Images:
-    """A loop in colour, one instance of three frames."""
-    pixels = np.random.default_rng(1).integers(0, 255, (20, 24, 3), dtype=np.uint8)
-    loop = pictures.write(
-        folder,
-        pixels,
-        SOPClassUID=UltrasoundMultiFrameImageStorage,
-        Modality="US",
-        NumberOfFrames=3,
-        FrameTime=40,
-        FrameIncrementPointer=0x00181063,
-        PixelData=np.stack([pixels, pixels // 2, pixels // 3]).tobytes(),
+    matrix = np.eye(4)
+    matrix[:3] = [[0, -1, 0, 2.5], [1, 0, 0, -7.25], [0, 0, 1, 30]]
+    model = phantom.a_bundle()
+    one = model.manifest.inputs["image"]
+    return Example(
+        prediction=Prediction(
+            subject=fixed,
+            answers=(Registration(output="there", moving=0, matrix=matrix),),
+            also_shown=(moving,),
+        ),
+        model=phantom.a_bundle(
+            inputs={"image": one, "other": one.model_copy(update={"key": "other"})},
+            outputs={"there": output(kind="registration", moving="other", coordinates="lps")},
+        ),
     )
-    return _load([loop], "US", "UltrasoundMultiFrameImageStorage", channels=3)
-
-
-def photographs(folder: Path) -> Images:
-    """Two photographs."""
-    files = [
-        pictures.write(
-            folder,
-            np.full((20, 24, 3), 60 * number, np.uint8),
-            number,
-            SOPClassUID=VLPhotographicImageStorage,
-            Modality="XC",
-        )
-        for number in (1, 2)
-    ]
-    return _load(files, "XC", "VLPhotographicImageStorage", channels=3)
-
-
-PICTURES: dict[str, Callable[[Path], Images]] = {
-    "radiographs": radiographs,
-    "slices": slices,
-    "enhanced": lambda folder: slices(folder, enhanced=True),
-    "ultrasound": ultrasound,
-    "photographs": photographs,
-}
-
-
-def read(files: Sequence[Path]) -> list[Dataset]:
-    """The objects of some files."""
-    return [pydicom.dcmread(path) for path in files]
-
-
-def is_volume(example: Example) -> bool:
-    """Whether a volume was shown."""
-    return isinstance(example.prediction.subject, Volume)

@@ -42,9 +42,14 @@ _IS_THERE: dict[str, Callable[[], bool]] = {
     "dicom3tools": lambda: shutil.which("dciodvfy") is not None,
     "openssl": lambda: shutil.which("openssl") is not None,
     "e2fsprogs": lambda: Path("/sbin/mkfs.ext4").exists(),
+    "pixelmed-apps": lambda: shutil.which("DicomSRValidator") is not None,
     "chromium": lambda: shutil.which("chromium") is not None,
     "npm": lambda: shutil.which("npm") is not None,
     "postgresql": lambda: any(POSTGRES_BIN.glob("*/bin/postgres")),
+    "systemd": lambda: shutil.which("systemd-analyze") is not None,
+    "prometheus": lambda: shutil.which("promtool") is not None,
+    "sqlite3": lambda: shutil.which("sqlite3") is not None,
+    "rsync": lambda: shutil.which("rsync") is not None,
 }
 
 #: The fixtures below → the packages that they start.

@@ -41,7 +41,6 @@ from workers.inference import Models
 
 _log = log.get(__name__)
 
-OVERLAY = "overlay.png"
 _REPORT_CLASSES = {"sr": Comprehensive3DSRStorage, "notice": BasicTextSRStorage}
 _RETRY_S = 5.0
 _PATIENT = ("PatientID", "IssuerOfPatientID")
@@ -137,7 +136,7 @@ def _run(
         results.check(paths, prediction=prediction, bundle=bundle, key=job.key, profiles=asked)
         picture = results.picture(prediction, bundle=bundle)
         if picture is not None:
-            picture.save(folder / OVERLAY)
+            picture.save(folder / kept_results.PICTURE)
         return tuple(_kept(job, *pair) for pair in zip(built, paths, strict=True))
 
 

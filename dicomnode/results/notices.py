@@ -28,7 +28,7 @@ FOR_RESEARCH = "For research. Not for diagnosis or treatment."
 #: Says what a missing answer does not mean.
 NO_CONCLUSION = "That there is no result says nothing about the images."
 
-_TITLE = Code(value="18782-3", scheme="LN", meaning="Radiology Study observation (findings)")
+_TITLE = Code(value="18748-4", scheme="LN", meaning="Diagnostic Imaging Report")
 _FINDINGS = Code(value="59776-5", scheme="LN", meaning="Procedure Findings")
 _FINDING = Code(value="121071", scheme="DCM", meaning="Finding")
 _REJECTED = Code(value="113001", scheme="DCM", meaning="Rejected for Quality Reasons")

@@ -1,253 +1,225 @@
-"""Programs that others wrote read our results, and find what we meant: dcmqi and dciodvfy."""
+"""dcmqi and highdicom read our objects, and find what the model said, where it said it."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
-import subprocess
-import sys
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import examples
+import highdicom as hd
 import numpy as np
 import phantom
+import pictured
 import pytest
-from numpy.typing import NDArray
+import readers
+import validators
+from examples import Example
+from readers import Segments
 
-from dicomnode import results, volume
-from dicomnode.bundle import Bundle
-from dicomnode.prediction import LabelMap, Prediction
+from dicomnode import volume
+from dicomnode.prediction import LabelMap, Masks, Prediction, ProbabilityMap
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 
-_TOOLS = Path(sys.executable).parent  # where dcmqi's wheel puts its programs
-_NRRD_TYPES = {"short": "<i2", "unsigned char": "u1", "unsigned short": "<u2"}
-_VECTOR = re.compile(r"\(([^)]*)\)")
+LABEL_MAP = phantom.PLAIN.with_choices({"segmentation": "labelmap"})
+FRACTIONAL = phantom.PLAIN.with_choices({"segmentation": "fractional"})
+ENCODINGS = {"binary": phantom.PLAIN, "labelmap": LABEL_MAP}
+EVERY_ENCODING = ENCODINGS | {"fractional": FRACTIONAL}
 
-
-def run(program: str | Path, *arguments: str | Path) -> str:
-    """What a program says, on both channels; it must end well."""
-    done = subprocess.run(
-        [program, *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
-
-
-@dataclass(frozen=True, kw_only=True)
-class Nrrd:
-    """An image with its place: `affine` maps (slice, row, column, 1) to LPS."""
-
-    array: NDArray[Any]
-    affine: NDArray[np.float64]
-
-    @classmethod
-    def read(cls, path: Path) -> Nrrd:
-        header, _, data = path.read_bytes().partition(b"\n\n")
-        fields = dict(line.split(": ", 1) for line in header.decode().splitlines() if ": " in line)
-        assert fields["space"] == "left-posterior-superior"
-        assert fields["encoding"] == "gzip"
-        fastest_first = [int(size) for size in fields["sizes"].split()]
-        values = np.frombuffer(gzip.decompress(data), dtype=_NRRD_TYPES[fields["type"]])
-        steps = [_numbers(vector) for vector in _VECTOR.findall(fields["space directions"])]
-        affine = np.eye(4)
-        affine[:3, :3] = np.stack(steps[::-1], axis=1)
-        affine[:3, 3] = _numbers(_VECTOR.findall(fields["space origin"])[0])
-        return cls(array=values.reshape(fastest_first[::-1]), affine=affine)
-
-    def on_grid_of(self, vol: volume.Volume) -> NDArray[Any]:
-        """The same voxels as an array on the grid of `vol`, by their places in the patient."""
-        there = np.moveaxis(np.indices(self.array.shape), 0, -1).reshape(-1, 3)
-        index = (np.linalg.inv(vol.affine) @ self.affine)[:3] @ np.c_[there, np.ones(len(there))].T
-        rounded = np.round(index).astype(int)
-        np.testing.assert_allclose(index, rounded, atol=2e-3)  # no voxel lies between ours
-        values = np.full(vol.array.shape, -1)
-        values[tuple(rounded)] = self.array.ravel()
-        assert (values >= 0).all()  # and each of ours has one
-        return values
-
-
-def _numbers(text: str) -> NDArray[np.float64]:
-    return np.array([float(number) for number in text.split(",")])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answered:
-    prediction: Prediction
-    model: Bundle
-    seg: Path
-    sr: Path
-
-
-def answer(folder: Path, files: tuple[Path, ...], labels: NDArray[np.uint8]) -> Answered:
-    """The results of a model that says `labels`."""
-    model = phantom.a_bundle()
-    prediction = Prediction(
-        subject=volume.load(files), answers=(LabelMap(output="bodies", array=labels),)
-    )
-    built = results.build(
-        prediction,
-        bundle=model,
-        key="key",
-        created=datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC),
-        profiles=[phantom.PLAIN],
-    )
-    seg, sr = results.write(built, folder)
-    results.check(
-        (seg, sr), prediction=prediction, bundle=model, key="key", profiles=[phantom.PLAIN]
-    )
-    return Answered(prediction=prediction, model=model, seg=seg, sr=sr)
-
-
-GRIDS = [
-    pytest.param({"orientation": name, "reversed": reverse, "enhanced": enhanced}, id=title)
+GRIDS = {
+    f"{name}{'-reversed' * reverse}{'-enhanced' * enhanced}": {
+        "orientation": name, "reversed": reverse, "enhanced": enhanced,
+    }
     for name in phantom.ORIENTATIONS
     for reverse in (False, True)
     for enhanced in (False, True)
-    for title in [f"{name}{'-reversed' * reverse}{'-enhanced' * enhanced}"]
-]
+} | {
+    f"{name}-thick": {"orientation": name, "spacing": (5.0, 0.8, 1.1), "shape": (8, 40, 34)}
+    for name in phantom.ORIENTATIONS
+}  # fmt: skip
+SOME_GRIDS = list(GRIDS)[::5]
 
 
 @pytest.fixture
-def answered(request: pytest.FixtureRequest, tmp_path: Path) -> Answered:
-    """The phantom on one grid, and the right answer to it."""
-    scan = phantom.write_series(tmp_path / "images", **getattr(request, "param", {}))
-    return answer(tmp_path / "results", scan.files, scan.labels)
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Example, Path, Path]:
+    """The phantom on one grid, and the right answer to it: a segmentation and a report."""
+    grid = GRIDS[getattr(request, "param", "axial")]
+    example = examples.bodies(tmp_path / "images", **grid)
+    segmentation, report = example.write(tmp_path / "results", phantom.PLAIN)
+    return example, segmentation, report
 
 
-@pytest.mark.parametrize("answered", GRIDS, indirect=True)
+def labels_of(example: Example) -> Any:
+    (answer,) = example.prediction.answers
+    assert isinstance(answer, LabelMap)
+    return answer.array
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("grid", GRIDS)
 def test_dcmqi_reads_every_voxel_of_every_segment_where_it_was_marked(
-    answered: Answered, tmp_path: Path
+    grid: str, encoding: str, tmp_path: Path
 ) -> None:
-    run(
-        _TOOLS / "segimage2itkimage", "--inputDICOM", answered.seg,
-        "--outputDirectory", tmp_path, "-t", "nrrd",
-    )  # fmt: skip
-    labels = answered.prediction.answers[0].array
-    for number, segment in enumerate(answered.model.manifest.outputs["bodies"].segments, start=1):
-        read = Nrrd.read(tmp_path / f"{number}.nrrd").on_grid_of(answered.prediction.volume)
-        np.testing.assert_array_equal(read > 0, labels == segment.label)
+    example = examples.bodies(tmp_path / "images", **GRIDS[grid])
+    segmentation, _ = example.write(tmp_path / "results", ENCODINGS[encoding])
+    found = Segments.read(segmentation, tmp_path / "read")
+    for number, segment in enumerate(example.model.manifest.outputs["bodies"].segments, start=1):
+        mask = found.mask(number, example.prediction.volume)
+        np.testing.assert_array_equal(mask, labels_of(example) == segment.label)
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_dcmqi_reads_the_meaning_and_the_color_of_every_segment(
-    answered: Answered, tmp_path: Path
+    encoding: str, tmp_path: Path
 ) -> None:
-    run(
-        _TOOLS / "segimage2itkimage", "--inputDICOM", answered.seg,
-        "--outputDirectory", tmp_path, "-t", "nrrd",
-    )  # fmt: skip
-    read = [one for (one,) in json.loads((tmp_path / "meta.json").read_text())["segmentAttributes"]]
-    segments = answered.model.manifest.outputs["bodies"].segments
-    for number, (found, meant) in enumerate(zip(read, segments, strict=True), start=1):
-        assert found["labelID"] == number
-        assert found["SegmentLabel"] == found["TrackingIdentifier"] == meant.name
-        assert found["SegmentAlgorithmType"] == "AUTOMATIC"
-        assert found["SegmentedPropertyTypeCodeSequence"]["CodeValue"] == meant.type.value
+    example = examples.bodies(tmp_path / "images")
+    segmentation, _ = example.write(tmp_path / "results", ENCODINGS[encoding])
+    found = Segments.read(segmentation, tmp_path / "read").attributes
+    segments = example.model.manifest.outputs["bodies"].segments
+    for number, (one, meant) in enumerate(zip(found, segments, strict=True), start=1):
+        assert one["labelID"] == number
+        assert one["SegmentLabel"] == one["TrackingIdentifier"] == meant.name
+        assert one["SegmentAlgorithmType"] == "AUTOMATIC"
+        assert one["SegmentedPropertyTypeCodeSequence"]["CodeValue"] == meant.type.value
         color = [int(meant.color[n : n + 2], 16) for n in (1, 3, 5)]
-        assert found["recommendedDisplayRGBValue"] == pytest.approx(color, abs=1)
+        assert one["recommendedDisplayRGBValue"] == pytest.approx(color, abs=1)
 
 
-@pytest.mark.parametrize("answered", GRIDS[::5], indirect=True)
+def test_dcmqi_reads_masks_that_overlap(tmp_path: Path) -> None:
+    example = examples.overlapping(tmp_path / "images", orientation="sagittal", reversed=True)
+    segmentation, _ = example.write(tmp_path / "results", LABEL_MAP)
+    found = Segments.read(segmentation, tmp_path / "read")
+    (answer,) = example.prediction.answers
+    assert isinstance(answer, Masks)
+    for number, mask in enumerate(answer.array, start=1):
+        np.testing.assert_array_equal(found.mask(number, example.prediction.volume), mask)
+
+
+@pytest.mark.parametrize("written", SOME_GRIDS, indirect=True)
 def test_dcmqi_reads_the_volumes_and_the_identifiers_of_the_report(
-    answered: Answered, tmp_path: Path
+    written: tuple[Example, Path, Path], tmp_path: Path
 ) -> None:
-    written = tmp_path / "report.json"
-    run(_TOOLS / "tid1500reader", "--inputDICOM", answered.sr, "--outputMetadata", written)
-    report = json.loads(written.read_text())
-    vol = answered.prediction.volume
-    labels = answered.prediction.answers[0].array
-    segments = answered.model.manifest.outputs["bodies"].segments
+    example, segmentation, path = written
+    report = readers.measurements(path, tmp_path)
+    vol = example.prediction.volume
+    found = Segments.read(segmentation, tmp_path / "read")
     for number, (group, meant) in enumerate(
-        zip(report["Measurements"], segments, strict=True), start=1
+        zip(
+            report["Measurements"],
+            example.model.manifest.outputs["bodies"].segments,
+            strict=True,
+        ),
+        start=1,
     ):
         (measured,) = group["measurementItems"]
-        expected = np.count_nonzero(labels == meant.label) * vol.voxel_mm3 / 1000
+        expected = np.count_nonzero(found.mask(number, vol)) * vol.voxel_mm3 / 1000
         assert float(measured["value"]) == pytest.approx(expected, abs=1e-6)
         assert measured["units"]["CodeValue"] == "mL"
         assert group["ReferencedSegment"] == number
         assert group["SourceSeriesForImageSegmentation"] == vol.header.SeriesInstanceUID
         assert group["TrackingIdentifier"] == meant.name
         assert group["measurementAlgorithmIdentification"] == {
-            "AlgorithmName": answered.model.manifest.name,
-            "AlgorithmVersion": answered.model.algorithm_version,
+            "AlgorithmName": example.model.manifest.name,
+            "AlgorithmVersion": example.model.algorithm_version,
             "AlgorithmParameters": ["float32"],
         }
     assert report["VerificationFlag"] == "UNVERIFIED"
 
 
 def test_dcmqi_finds_the_reports_tracking_identifiers_in_the_segmentation(
-    answered: Answered, tmp_path: Path
+    written: tuple[Example, Path, Path], tmp_path: Path
 ) -> None:
-    written = tmp_path / "report.json"
-    run(_TOOLS / "tid1500reader", "--inputDICOM", answered.sr, "--outputMetadata", written)
-    run(
-        _TOOLS / "segimage2itkimage", "--inputDICOM", answered.seg,
-        "--outputDirectory", tmp_path, "-t", "nrrd",
-    )  # fmt: skip
-    groups = json.loads(written.read_text())["Measurements"]
-    segments = json.loads((tmp_path / "meta.json").read_text())["segmentAttributes"]
-    assert [group["TrackingUniqueIdentifier"] for group in groups] == [
-        segment["TrackingUniqueIdentifier"] for (segment,) in segments
+    _, segmentation, path = written
+    report = readers.measurements(path, tmp_path)
+    found = Segments.read(segmentation, tmp_path / "read").attributes
+    assert [group["TrackingUniqueIdentifier"] for group in report["Measurements"]] == [
+        one["TrackingUniqueIdentifier"] for one in found
     ]
 
 
-def assert_valid(path: Path) -> None:
-    said = run("dciodvfy", path)
-    assert "Error" not in said, said
+SEGMENTED: dict[str, Callable[..., Example]] = {
+    "bodies": examples.bodies,
+    "overlapping": examples.overlapping,
+}
 
 
-@pytest.mark.server("dicom3tools")
-@pytest.mark.parametrize("answered", GRIDS[::3], indirect=True)
-def test_dciodvfy_has_nothing_against_the_results(answered: Answered) -> None:
-    assert_valid(answered.seg)
-    assert_valid(answered.sr)
+@pytest.mark.parametrize("grid", SOME_GRIDS)
+@pytest.mark.parametrize("name", SEGMENTED)
+@pytest.mark.parametrize("encoding", EVERY_ENCODING)
+def test_highdicom_reads_every_voxel_of_every_segment(
+    encoding: str, name: str, grid: str, tmp_path: Path
+) -> None:
+    example = SEGMENTED[name](tmp_path / "images", **GRIDS[grid])
+    segmentation, _ = example.write(tmp_path / "results", EVERY_ENCODING[encoding])
+    (output,) = example.model.manifest.outputs.values()
+    (answer,) = example.prediction.answers
+    for number, segment in enumerate(output.segments, start=1):
+        found = readers.by_highdicom(segmentation, number, example.prediction.volume)
+        if isinstance(answer, LabelMap):
+            np.testing.assert_array_equal(found, answer.array == segment.label)
+        else:
+            np.testing.assert_array_equal(found, answer.array[number - 1])
 
 
-@pytest.mark.server("dicom3tools")
-def test_dcentvfy_finds_one_patient_and_one_study(answered: Answered) -> None:
-    sources = [source.path for source in answered.prediction.volume.sources]
-    said = run("dcentvfy", *sources, answered.seg, answered.sr)
-    assert "Error" not in said, said
+@pytest.mark.parametrize("grid", SOME_GRIDS)
+def test_highdicom_reads_every_probability_to_within_half_a_step(grid: str, tmp_path: Path) -> None:
+    example = examples.probabilities(tmp_path / "images", **GRIDS[grid])
+    segmentation, _ = example.write(tmp_path / "results", FRACTIONAL)
+    (answer,) = example.prediction.answers
+    assert isinstance(answer, ProbabilityMap)
+    for number, meant in enumerate(answer.array, start=1):
+        found = readers.by_highdicom(segmentation, number, example.prediction.volume)
+        assert np.abs(found - meant).max() <= 0.5 / 255 + 1e-6
+        assert found.min() == 0
+        assert found.max() > 0.99
 
 
-@pytest.mark.server("dicom3tools")
-def test_dciodvfy_would_find_a_fault(answered: Answered) -> None:
-    """What says nothing of a broken object is no witness."""
-    import pydicom
-
-    dataset = pydicom.dcmread(answered.seg)
-    del dataset.SegmentSequence[0].SegmentedPropertyTypeCodeSequence
-    dataset.save_as(answered.seg)
-    with pytest.raises(AssertionError, match="SegmentedPropertyTypeCodeSequence"):
-        assert_valid(answered.seg)
+@pytest.mark.parametrize("encoding", EVERY_ENCODING)
+@pytest.mark.parametrize("name", pictured.PICTURES)
+def test_highdicom_reads_the_segments_of_each_image(
+    name: str, encoding: str, tmp_path: Path
+) -> None:
+    example = pictured.marked(pictured.PICTURES[name](tmp_path / "images"))
+    segmentation, _ = example.write(tmp_path / "results", EVERY_ENCODING[encoding])
+    read = hd.seg.segread(segmentation)
+    numbers = [1, 2, 3]
+    for answer, source in zip(
+        example.prediction.answers, example.prediction.subject.sources, strict=True
+    ):
+        assert isinstance(answer, LabelMap)
+        if source.is_multiframe:
+            found = read.get_pixels_by_source_frame(
+                source.sop_instance_uid, [source.frame_number], segment_numbers=numbers,
+                assert_missing_frames_are_empty=True,
+            )  # fmt: skip
+        else:
+            found = read.get_pixels_by_source_instance(
+                [source.sop_instance_uid], segment_numbers=numbers,
+                assert_missing_frames_are_empty=True,
+            )  # fmt: skip
+        meant = np.stack([answer.array == label for label in (1, 4, 2)], axis=-1)
+        np.testing.assert_array_equal(found[0], meant)
 
 
 @pytest.mark.data
 @pytest.mark.server("dicom3tools")
-class TestRealSeries:
-    @pytest.mark.parametrize(
-        "folder", ["brain_mr_study/11_HCropVolume", "brain_mr_study/36468-FLAIRreg-58706"]
+@pytest.mark.parametrize(
+    "folder", ["brain_mr_study/11_HCropVolume", "brain_mr_study/36468-FLAIRreg-58706"]
+)
+def test_the_results_of_a_real_series_are_valid_and_read_back(tmp_path: Path, folder: str) -> None:
+    shown = volume.load(tuple(sorted((DATA / folder).iterdir())))
+    labels = np.zeros(shown.array.shape, dtype=np.uint8)
+    slices, rows, columns = (slice(size // 4, size // 2) for size in labels.shape)
+    labels[slices, rows, columns] = 1
+    labels[slices.stop :, : rows.start, columns] = 3
+    example = Example(
+        prediction=Prediction(subject=shown, answers=(LabelMap(output="bodies", array=labels),)),
+        model=phantom.a_bundle(),
     )
-    def test_the_results_of_a_real_series_are_valid_and_read_back(
-        self, tmp_path: Path, folder: str
-    ) -> None:
-        files = tuple(sorted((DATA / folder).iterdir()))
-        shape = volume.load(files).array.shape
-        labels = np.zeros(shape, dtype=np.uint8)
-        slices, rows, columns = (slice(size // 4, size // 2) for size in shape)
-        labels[slices, rows, columns] = 1
-        labels[slices.stop :, : rows.start, columns] = 3
-        answered = answer(tmp_path / "results", files, labels)
-        assert_valid(answered.seg)
-        assert_valid(answered.sr)
-        run(
-            _TOOLS / "segimage2itkimage", "--inputDICOM", answered.seg,
-            "--outputDirectory", tmp_path, "-t", "nrrd",
-        )  # fmt: skip
-        for number, label in ((1, 1), (4, 3)):
-            read = Nrrd.read(tmp_path / f"{number}.nrrd").on_grid_of(answered.prediction.volume)
-            np.testing.assert_array_equal(read > 0, labels == label)
+    files = example.write(tmp_path / "results", phantom.PLAIN)
+    assert [validators.complaints("dciodvfy", path) for path in files] == [[], []]
+    found = Segments.read(files[0], tmp_path / "read")
+    for number, label in ((1, 1), (4, 3)):
+        np.testing.assert_array_equal(found.mask(number, shown), labels == label)

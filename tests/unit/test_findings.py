@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import examples
 import numpy as np
 import phantom
 import pydicom
@@ -333,6 +334,26 @@ def test_what_could_not_be_said_is_said_to_be_so(tmp_path: Path) -> None:
     results.check(files, prediction=prediction, bundle=model, key=KEY, profiles=[phantom.PLAIN])
     texts = [i.TextValue for i in pydicom.dcmread(files[-1]).ContentSequence if "TextValue" in i]
     assert any("was not run" in text for text in texts)
+
+
+def test_a_probability_for_each_voxel_is_reported_under_the_name_of_its_segment(
+    tmp_path: Path,
+) -> None:
+    example = examples.probabilities(tmp_path / "images")
+    profile = phantom.PLAIN.with_choices({"segmentation": "fractional"})
+    seg, report = examples.read(example.write(tmp_path / "results", profile))
+    tracked = [values(group, "UIDREF")[0].UID for group in groups(report)]
+    assert tracked == [segment.TrackingUID for segment in seg.SegmentSequence]
+    texts = [item.TextValue for group in groups(report) for item in values(group, "TEXT")]
+    assert texts.count("The algorithm gave a probability for each voxel.") == 2
+
+
+def test_a_report_that_has_nothing_to_report_says_so(tmp_path: Path) -> None:
+    example = examples.derived(tmp_path / "images")
+    (report,) = examples.read(example.write(tmp_path / "results", phantom.PLAIN))
+    (group,) = groups(report)
+    texts = [item.TextValue for item in values(group, "TEXT")]
+    assert "The algorithm reports no finding." in texts
 
 
 def test_the_picture_shows_what_was_said_of_an_image(tmp_path: Path) -> None:

@@ -235,6 +235,20 @@ class TestImages:
         assert measures.SliceThickness == 2.5
         assert "SpacingBetweenSlices" not in measures
 
+    def test_pixels_of_several_sizes_are_said_frame_by_frame(self, tmp_path: Path) -> None:
+        def widen(index: int, dataset: Dataset) -> None:
+            dataset.PixelSpacing = [1.25 + index, 1.5]
+
+        scan = phantom.write_series(tmp_path / "images", shape=(3, 24, 22), edit=widen)
+        images = pictured.load(scan.files, "MR", "MRImageStorage")
+        (seg,) = made(pictured.marked(images), tmp_path / "results").datasets
+        rows = [
+            frame.PixelMeasuresSequence[0].PixelSpacing[0]
+            for frame in seg.PerFrameFunctionalGroupsSequence
+        ]
+        assert rows == [one.pixel_spacing[0] for one in images.frames if one.pixel_spacing] * 3
+        assert "PixelMeasuresSequence" not in seg.SharedFunctionalGroupsSequence[0]
+
     def test_images_in_two_spaces_are_given_no_place(self, tmp_path: Path) -> None:
         images = pictured.slices(tmp_path / "images")
         images.frames[1].header.FrameOfReferenceUID = "1.2.3"

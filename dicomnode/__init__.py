@@ -15,6 +15,8 @@ The way of a study, and where each stage lives:
 8   DICOM results      `Prediction` + sources → SEG, SR, checked           `results`
 9   delivered          results → destination, confirmed                    `workers.deliver`
 ==  =================  ==================================================  ========================
+
+Beside it stands `web`, the administrator's page: it shows all of this, and keeps nothing.
 """
 
 __version__ = "0.1.0"

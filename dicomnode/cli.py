@@ -17,6 +17,7 @@ import typer
 
 from dicomnode import __version__, check, config, demo, inquiry, log, render
 from dicomnode.cli_models import models
+from dicomnode.cli_users import users
 from dicomnode.console import (
     DEFAULT_FILE,
     EXIT_FAILED,
@@ -32,6 +33,7 @@ from dicomnode.network import sender
 from dicomnode.network.tls import Certificates, Security
 from dicomnode.node import Node
 from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
+from dicomnode.web import Page
 
 _GRACE_S = 60.0
 #: The bundles that come with the project.
@@ -43,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models, name="models")
+app.add_typer(users, name="users")
 
 File = Annotated[Path, typer.Argument(help="The configuration, a TOML file.")]
 _TLS_CA_HELP = "Call with TLS; PEM of who has signed the peer's certificate."
@@ -111,7 +114,8 @@ def up(file: File) -> None:
 @app.command()
 def serve(file: File) -> None:
     """Receive, complete and route; the models run in `python -m workers FILE`."""
-    Node(config.load(file)).run()
+    configuration = config.load(file)
+    Node(configuration, page=Page(configuration, file=file)).run()
 
 
 @app.command()

@@ -39,7 +39,8 @@ MOVES: dict[JobState, frozenset[JobState]] = {
         }
     ),
     JobState.DELIVERING: frozenset({JobState.DELIVERED, JobState.FAILED, JobState.SUPERSEDED}),
-    JobState.DELIVERED: frozenset({JobState.SUPERSEDED}),
+    # An administrator may have the results sent to one more destination.
+    JobState.DELIVERED: frozenset({JobState.DELIVERING, JobState.SUPERSEDED}),
     JobState.NOT_APPLICABLE: frozenset({JobState.SUPERSEDED}),
     # An administrator may have a failed job run, or only sent, once more.
     JobState.FAILED: frozenset({JobState.PENDING, JobState.DELIVERING, JobState.SUPERSEDED}),

@@ -9,8 +9,9 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Protocol
 
 from dicomnode import bundle, log, routing
 from dicomnode.archive.database import Database
@@ -36,11 +37,26 @@ _DAY_S = 86_400.0
 _INTAKE_NICENESS = 10
 
 
+class Page(Protocol):
+    """The administrator's page, which lives as long as the node."""
+
+    @property
+    def port(self) -> int | None:
+        """Where it listens; `None` where there is no page."""
+
+    def start(self, *, is_listening: Callable[[], bool]) -> None:
+        """Serve it, in threads of its own; returns when it can be reached."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
 class Node:
     """Receives, indexes, completes and routes. `start`, then `stop`; or `run` for both."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, *, page: Page | None = None) -> None:
         self._configuration = configuration
+        self._page = page
         data_dir = configuration.node.data_dir
         data_dir.mkdir(parents=True, exist_ok=True)
         self._locks = (
@@ -91,6 +107,8 @@ class Node:
         self._intake_thread.start()
         self._remover_thread.start()
         self._reporter.start()
+        if self._page is not None:
+            self._page.start(is_listening=lambda: self._listeners.is_alive)
         self._announce()
         _log.info(
             "listening",
@@ -104,6 +122,8 @@ class Node:
         """End associations, write down what they brought, close."""
         with contextlib.suppress(OSError):  # a disk that takes nothing keeps no node from ending
             self._listening.unlink()
+        if self._page is not None:
+            self._page.stop()
         self._listeners.stop()
         self._reporter.stop()
         self._stop_remover.set()
@@ -156,6 +176,7 @@ class Node:
                     "pid": os.getpid(),
                     "port": self.port,
                     "secure_port": self._listeners.secure_port,
+                    "web_port": self._page.port if self._page is not None else None,
                 }
             )
         )
@@ -164,14 +185,28 @@ class Node:
 
 def listening(data_dir: Path) -> int | None:
     """The port that a node with this data folder listens on, or `None` when none does."""
+    note = _note(data_dir)
+    return None if note is None else int(note["port"])
+
+
+def page_of(data_dir: Path) -> int | None:
+    """The port of the page of a node with this data folder, or `None` where there is none."""
+    note = _note(data_dir) or {}
+    port = note.get("web_port")
+    return None if port is None else int(port)
+
+
+def _note(data_dir: Path) -> dict[str, Any] | None:
+    """What a node that runs on this data folder has left there."""
+    note: dict[str, Any] | None = None
     try:
         note = json.loads((data_dir / LISTENING_NAME).read_text())
-        os.kill(int(note["pid"]), 0)
+        os.kill(int((note or {})["pid"]), 0)
     except PermissionError:
         pass  # it is there, and another user's
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         return None
-    return int(note["port"])
+    return note
 
 
 def _claim(file: Path, *, within_s: float) -> IO[str]:

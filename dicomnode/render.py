@@ -151,6 +151,16 @@ def why(document: Document) -> Group:
     return Group(Text(document["study"]), table)
 
 
+def people(document: list[Document]) -> Table | Text:
+    """The accounts of the page."""
+    if not document:
+        return Text("Nobody may sign in. `dicomnode users add` makes an account.")
+    table = _table("name", "role", "since", "open sessions")
+    for one in document:
+        table.add_row(one["name"], one["role"], _time(one["created_at"]), str(one["sessions"]))
+    return table
+
+
 def retried(document: Document) -> Text:
     """Which jobs run once more."""
     count = len(document["jobs"])

@@ -180,11 +180,6 @@ ALLOWED = (
     ),
     Allowed(
         program="DicomSRValidator",
-        says=r'Warning: Template 2000 .* CID 7000: 1: /CONTAINER \(18748-4,LN,.*"X-Ray Report"\)',
-        why="LOINC calls the code as the notice does; the context group had it for an X-ray report",
-    ),
-    Allowed(
-        program="DicomSRValidator",
         says=r'Warning: [0-9.]+: /CONTAINER \(18748-4,LN,"[^"]*"\)/CONTAINER \(59776-5,LN,"[^"]*"\)'
         r'(/TEXT \(121071,DCM,"Finding"\))?: Content Item not in template',
         why="LOINC's codes of the headings of CID 7001 are " + _NEWER,

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, case, func, literal, select
+from sqlalchemy import Connection, func, select
 
-from dicomnode.archive import commitments, index, tables
-from dicomnode.job import JobState
+from dicomnode.archive import commitments, tables
+from dicomnode.archive.outcomes import Outcome
 
-
-class Outcome(StrEnum):
-    """What became of a study, over all its rules."""
-
-    IN_PROGRESS = "in progress"
-    FAILED = "failed"
-    DELIVERED = "delivered"
-    NOT_APPLICABLE = "not applicable"
+__all__ = ["Account", "Outcome", "StudyLine", "WorkerLine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,51 +49,13 @@ class WorkerLine:
     stopped: bool
 
 
-def _outcome() -> ColumnElement[str]:
-    """What became of a study: the first of these that holds.
-
-    A study that is being received, or has an open job, is in progress. One failed or held rule
-    makes it failed: it needs somebody's eye, whatever the other rules gave. One whose files were
-    removed counts as what it was.
-    """
-    return case(
-        (tables.study.c.state == index.RECEIVING, literal(Outcome.IN_PROGRESS)),
-        (_has_job(*(s for s in JobState if not s.is_final)), literal(Outcome.IN_PROGRESS)),
-        (_has_job(JobState.FAILED) | _is_held(), literal(Outcome.FAILED)),
-        (_has_job(JobState.DELIVERED), literal(Outcome.DELIVERED)),
-        else_=literal(Outcome.NOT_APPLICABLE),
-    )
-
-
-def _has_job(*states: JobState) -> ColumnElement[bool]:
-    job = tables.job.c
-    return (
-        select(job.id)
-        .where(job.study_instance_uid == tables.study.c.study_instance_uid, job.state.in_(states))
-        .exists()
-    )
-
-
-def _is_held() -> ColumnElement[bool]:
-    decision = tables.decision.c
-    return (
-        select(decision.rule)
-        .where(
-            decision.study_instance_uid == tables.study.c.study_instance_uid,
-            decision.revision == tables.study.c.revision,
-            decision.outcome == "held",
-        )
-        .exists()
-    )
-
-
 def account(tx: Connection, *, since: float = 0.0) -> Account:
     """Count the studies that first arrived at or after `since` (seconds since the epoch)."""
-    outcome = _outcome().label("outcome")
+    study = tables.study.c
     rows = tx.execute(
-        select(outcome, func.count().label("studies"))
-        .where(tables.study.c.first_at >= since)
-        .group_by(outcome)
+        select(study.outcome, func.count().label("studies"))
+        .where(study.first_at >= since)
+        .group_by(study.outcome)
     )
     found = {row.outcome: int(row.studies) for row in rows}
     return Account(
@@ -137,7 +91,7 @@ def _lines(tx: Connection, *, limit: int, only: str | None = None) -> list[Study
         .where(instance.study_instance_uid == columns.study_instance_uid)
         .scalar_subquery()
     )
-    query = select(tables.study, count.label("instances"), _outcome().label("outcome"))
+    query = select(tables.study, count.label("instances"))
     if only is not None:
         query = query.where(columns.study_instance_uid == only)
     rows = tx.execute(query.order_by(columns.first_at.desc()).limit(limit))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
-from dicomnode.archive import tables
+from dicomnode.archive import outcomes, tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,7 @@ def record(tx: Connection, study_instance_uid: str, made: Sequence[Recorded]) ->
                 detail=one.detail,
             )
         )
+    outcomes.refresh(tx, study_instance_uid)
 
 
 def newest(tx: Connection, study_instance_uid: str) -> list[Recorded]:

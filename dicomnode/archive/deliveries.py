@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from dicomnode.archive import journal, moves, rejections, tables, work
+from dicomnode.archive import journal, moves, outcomes, rejections, tables, work
 from dicomnode.archive.journal import Kind
 from dicomnode.job import DeliveryState, JobState, Purpose
 
@@ -145,8 +145,9 @@ def fail(
 def _lock_job(tx: Connection, delivery: Delivery) -> None:
     """Let the deliveries of one job end one after the other: each must see how the others stand.
 
-    The job comes first in every transaction that touches both.
+    Their study comes first, then the job, in every transaction that touches them.
     """
+    outcomes.lock_of_job(tx, delivery.job)
     tx.execute(select(tables.job.c.id).where(tables.job.c.id == delivery.job).with_for_update())
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Row, case, func, select, update
 
-from dicomnode.archive import tables
+from dicomnode.archive import identity, outcomes, tables
 from dicomnode.archive.arrival import End
 from dicomnode.study import HeaderValue, Instance, Series, Study
 
-RECEIVING = "receiving"
+RECEIVING = outcomes.RECEIVING
 COMPLETE = "complete"
 REMOVING = "removing"
 REMOVED = "removed"
@@ -119,12 +119,17 @@ def _which_are_known(tx: Connection, uids: Iterable[str]) -> set[str]:
 def _touch_study(tx: Connection, study_instance_uid: str, group: Sequence[Received]) -> None:
     study = tables.study.c
     first_at, last_at = min(one.at for one in group), max(one.at for one in group)
+    size = sum(one.size for one in group)
     touched = tx.execute(
         update(tables.study)
         .where(study.study_instance_uid == study_instance_uid)
         # What several listeners report comes in no order.
         .values(
-            state=RECEIVING, last_at=case((study.last_at > last_at, study.last_at), else_=last_at)
+            state=RECEIVING,
+            outcome=outcomes.Outcome.IN_PROGRESS,
+            last_at=case((study.last_at > last_at, study.last_at), else_=last_at),
+            received=study.received + len(group),
+            received_bytes=study.received_bytes + size,
         )
     )
     if not touched.rowcount:
@@ -136,8 +141,13 @@ def _touch_study(tx: Connection, study_instance_uid: str, group: Sequence[Receiv
                 first_at=first_at,
                 last_at=last_at,
                 because="",
+                outcome=outcomes.Outcome.IN_PROGRESS,
+                source=identity.source(tx, group[0].association),
+                received=len(group),
+                received_bytes=size,
             )
         )
+    identity.note(tx, study_instance_uid, [one.instance for one in group])
 
 
 _SeriesKey = tuple[str, str]
@@ -357,4 +367,5 @@ def complete(
         )
         .values(state=COMPLETE, revision=revision, because=because, completed_at=at)
     )
+    outcomes.refresh(tx, study_instance_uid)
     return changed.rowcount == 1

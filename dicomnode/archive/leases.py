@@ -171,10 +171,17 @@ def expire(tx: Connection, task: Task, *, at: float, attempts: int) -> list[str]
 
 
 def _expire_jobs(tx: Connection, *, at: float, attempts: int) -> list[str]:
-    job = tables.job.c
+    job, study = tables.job.c, tables.study.c
+    is_lost = (job.state == JobState.PREDICTING, job.lease_until < at)
+    # The study comes before its jobs; one that somebody works on now has its turn the next time.
+    studies = tx.scalars(
+        select(study.study_instance_uid)
+        .where(study.study_instance_uid.in_(select(job.study_instance_uid).where(*is_lost)))
+        .with_for_update(skip_locked=True)
+    ).all()
     lost = tx.execute(
         select(job.id, job.attempts, job.lease_owner)
-        .where(job.state == JobState.PREDICTING, job.lease_until < at)
+        .where(*is_lost, job.study_instance_uid.in_(studies))
         .with_for_update(skip_locked=True)
     ).all()
     for row in lost:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, or_, select, update
 
-from dicomnode.archive import jobs, journal, rejections, results, tables, work
+from dicomnode.archive import jobs, journal, outcomes, rejections, results, tables, work
 from dicomnode.archive.journal import Kind
 from dicomnode.archive.results import ResultFile
 from dicomnode.job import MOVES, DeliveryState, JobState, Purpose
@@ -49,6 +49,9 @@ def move(
     illegal = {state for state in before if after not in MOVES[state]}
     if illegal:
         raise ValueError(f"no such move: {', '.join(sorted(illegal))} → {after}")
+    # From one open state to another, nothing changes for the study.
+    matters = after.is_final or any(state.is_final for state in before)
+    study = outcomes.lock_of_job(tx, job_id) if matters else None
     columns = tables.job.c
     where = [columns.id == job_id, columns.state.in_(sorted(before))]
     if owner is not None:
@@ -56,6 +59,8 @@ def move(
     moved = tx.execute(
         update(tables.job).where(*where).values({"state": after} | work.LET_GO | values)
     )
+    if moved.rowcount and study is not None:
+        outcomes.refresh(tx, study)
     if moved.rowcount and after in _WITHOUT_ANSWER and JobState.DELIVERING not in before:
         _ask_for_notices(tx, job_id, at=at)
         rejections.ask_after(tx, job_id, at=at)
@@ -268,3 +273,70 @@ def finish_delivering(
         detail=detail,
         ended_at=at,
     )
+
+
+def cancel(tx: Connection, job_id: str, *, at: float) -> bool:
+    """Take a job back that nobody has begun: pending → failed. It may be retried."""
+    return move(
+        tx,
+        job_id,
+        {JobState.PENDING},
+        JobState.FAILED,
+        at=at,
+        reason="cancelled",
+        detail="Somebody cancelled the job before it was begun.",
+        ended_at=at,
+    )
+
+
+def send_also(
+    tx: Connection, job_id: str, destination: str, shipment: Shipment, *, at: float
+) -> bool:
+    """Have the results of a job sent to one more destination: delivered or failed → delivering.
+
+    A delivery to it that failed or was cancelled is made anew.
+
+    Args:
+        shipment: What it is to get. Where its own profile had no objects made, it gets everything.
+
+    Returns:
+        Whether there is something to send, and it is not there or on its way already.
+    """
+    study = outcomes.lock_of_job(tx, job_id)
+    kept = results.of_job(tx, job_id)
+    if study is None or not kept or any(not one.path for one in kept):
+        return False
+    if not _may_be_sent(tx, job_id, destination):
+        return False
+    if not _is_delivering(tx, job_id) and not move(
+        tx,
+        job_id,
+        {JobState.DELIVERED, JobState.FAILED},
+        JobState.DELIVERING,
+        at=at,
+        ended_at=None,
+        reason="",
+        detail="",
+    ):
+        return False
+    if not any(shipment.profile in one.profiles for one in kept):
+        shipment = replace(shipment, profile="")
+    _ask_for_delivery(tx, job_id, destination, Purpose.RESULTS, shipment, at=at)
+    return True
+
+
+def _is_delivering(tx: Connection, job_id: str) -> bool:
+    return tx.scalar(select(tables.job.c.state).where(tables.job.c.id == job_id)) == str(
+        JobState.DELIVERING
+    )
+
+
+def _may_be_sent(tx: Connection, job_id: str, destination: str) -> bool:
+    """Whether a destination neither has the results of a job nor is about to get them."""
+    delivery = tables.delivery.c
+    state = tx.scalar(
+        select(delivery.state).where(
+            delivery.id == _delivery_id(job_id, destination, Purpose.RESULTS)
+        )
+    )
+    return state in (None, DeliveryState.FAILED, DeliveryState.CANCELLED)

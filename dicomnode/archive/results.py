@@ -14,6 +14,9 @@ from sqlalchemy import Connection, Row, select
 from dicomnode.archive import tables
 from dicomnode.job import DeliveryState, Purpose
 
+#: The picture for people that lies beside the results of each run.
+PICTURE = "overlay.png"
+
 _FOLDER = "results"
 _REPORT = "sr"
 

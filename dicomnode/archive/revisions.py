@@ -15,6 +15,7 @@ from dicomnode.archive import (
     jobs,
     journal,
     moves,
+    outcomes,
     rejections,
     tables,
     work,
@@ -110,6 +111,7 @@ def _insert(tx: Connection, new: NewJob, *, at: float) -> None:
             created_at=at,
         )
     )
+    outcomes.refresh(tx, new.study_instance_uid)
     journal.write(
         tx, Kind.JOB_CREATED, at=at, study=new.study_instance_uid, job=new.id, rule=new.rule
     )
@@ -154,15 +156,25 @@ def _supersede(tx: Connection, older: jobs.Job, *, by: str, at: float) -> None:
     rejections.ask(tx, older.id, at=at)
 
 
-def retry(tx: Connection, study_instance_uid: str, *, at: float) -> list[str]:
+def retry(
+    tx: Connection, study_instance_uid: str, *, at: float, only: str | None = None
+) -> list[str]:
     """Run the failed jobs of a study once more; those that only failed to arrive are only sent.
 
     What a destination said of them is forgotten: it is asked anew.
 
+    Args:
+        only: The id of the one job that is meant, if not all are.
+
     Returns:
         The ids of the jobs.
     """
-    failed = [one for one in jobs.of_study(tx, study_instance_uid) if one.state is JobState.FAILED]
+    outcomes.lock(tx, study_instance_uid)
+    failed = [
+        one
+        for one in jobs.of_study(tx, study_instance_uid)
+        if one.state is JobState.FAILED and only in (None, one.id)
+    ]
     for one in failed:
         values: dict[str, Any] = {
             "reason": "", "detail": "", "ended_at": None, "attempts": 0, "not_before": at

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData(
     naming_convention={
@@ -31,6 +32,12 @@ metadata = MetaData(
 
 _UID = String(64)
 
+
+def _sorted_text(length: int) -> TypeEngine[str]:
+    """Text that is compared code point by code point, so that an index finds beginnings."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
 association = Table(
     "association",
     metadata,
@@ -39,10 +46,11 @@ association = Table(
     Column("calling_ae_title", String(16), nullable=False),
     Column("address", String(64), nullable=False),
     Column("opened_at", Float, nullable=False),
-    Column("ended_at", Float),
+    Column("ended_at", Float, index=True),
     Column("end", String(16)),
     Column("stored", Integer, nullable=False, default=0),
     Column("refused", Integer, nullable=False, default=0),
+    Index("ix_association_peer", "peer", "opened_at"),
 )
 
 study = Table(
@@ -55,9 +63,22 @@ study = Table(
     Column("state", String(16), nullable=False, index=True),
     Column("revision", Integer, nullable=False),
     Column("first_at", Float, nullable=False, index=True),
-    Column("last_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False, index=True),
     Column("completed_at", Float),
     Column("because", Text, nullable=False, default=""),
+    # What became of it, over all its rules: `outcomes` keeps it in step with what it follows from.
+    Column("outcome", String(16), nullable=False, server_default="in progress"),
+    # Who sent its first instance: the peer's name, or the AE title of an unknown one.
+    Column("source", String(64), nullable=False, server_default=""),
+    # What it is looked for by, as `identity` folds it.
+    Column("patient_id", _sorted_text(64), nullable=False, server_default="", index=True),
+    Column("patient_name", _sorted_text(256), nullable=False, server_default="", index=True),
+    Column("accession_number", _sorted_text(64), nullable=False, server_default="", index=True),
+    Column("modalities", String(256), nullable=False, server_default="", index=True),
+    # Everything that ever came, removed or not.
+    Column("received", Integer, nullable=False, server_default="0"),
+    Column("received_bytes", BigInteger, nullable=False, server_default="0"),
+    Index("ix_study_outcome", "outcome", "first_at"),
 )
 
 series = Table(
@@ -139,6 +160,8 @@ job = Table(
     Column("superseded_by", String(32)),
     *_work_columns(),
     Index("ix_job_study", "study_instance_uid"),
+    Index("ix_job_ended_at", "ended_at"),
+    Index("ix_job_model", "model", "ended_at"),
 )
 
 result = Table(
@@ -168,6 +191,7 @@ delivery = Table(
     Column("superseded", String(16), nullable=False, server_default="keep"),
     Column("about", String(32)),  # of a rejection: the delivery that it takes back
     *_work_columns(),
+    Index("ix_delivery_destination", "destination", "state"),
 )
 
 # The one object of a delivery that is no result: that there is none and why, or that one is
@@ -232,9 +256,10 @@ event = Table(
     Column("at", Float, nullable=False, index=True),
     Column("kind", String(32), nullable=False),
     Column("study_instance_uid", _UID, index=True),
-    Column("association", String(64)),
+    Column("association", String(64), index=True),
     Column("job", String(32)),
     Column("facts", JSON, nullable=False),
+    Index("ix_event_kind", "kind", "at"),
 )
 
 worker = Table(
@@ -247,4 +272,54 @@ worker = Table(
     Column("started_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
     Column("stopped", Boolean, nullable=False, default=False),
+)
+
+# Who may sign in to the page.
+person = Table(
+    "person",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),  # viewer | operator | administrator
+    Column("password_hash", String(256), nullable=False),  # argon2, with its salt and its costs
+    Column("created_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the token, which is kept nowhere
+    Column(
+        "person",
+        String(64),
+        ForeignKey("person.name", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("address", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("ends_at", Float, nullable=False),
+)
+
+# How often somebody failed to sign in: for each account, and for each address.
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("key", String(160), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("last_at", Float, nullable=False),
+)
+
+# Who did what on the page.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("person", String(64), nullable=False),  # "" for nobody that is known
+    Column("address", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("subject", String(160), nullable=False),
+    Column("outcome", String(16), nullable=False),  # done | refused | failed
+    Column("detail", Text, nullable=False),
 )

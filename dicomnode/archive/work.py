@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, update
+from sqlalchemy import Connection, Table, select, update
+
+from dicomnode.archive import tables
+from dicomnode.job import JobState
 
 # Both kinds of work use the same word for what nobody has taken up.
 PENDING = "pending"
@@ -35,3 +39,55 @@ def take(
         )
     )
     return taken.rowcount == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A job that is being run, or waits.
+
+    Attributes:
+        since: When it was taken up last, or asked for; seconds since the epoch.
+        owner: The worker that holds it.
+    """
+
+    job: str
+    study_instance_uid: str
+    model: str
+    rule: str
+    attempts: int
+    since: float
+    owner: str
+    reason: str
+
+
+def running(tx: Connection, *, limit: int) -> list[Unit]:
+    """The jobs that workers run now, the oldest first."""
+    return _units(tx, JobState.PREDICTING, limit=limit)
+
+
+def waiting(tx: Connection, *, limit: int) -> list[Unit]:
+    """The jobs that wait for a worker, in the order in which they are taken up."""
+    return _units(tx, JobState.PENDING, limit=limit)
+
+
+def _units(tx: Connection, state: JobState, *, limit: int) -> list[Unit]:
+    columns = tables.job.c
+    rows = tx.execute(
+        select(tables.job)
+        .where(columns.state == state)
+        .order_by(columns.urgency, columns.created_at, columns.id)
+        .limit(limit)
+    )
+    return [
+        Unit(
+            job=row.id,
+            study_instance_uid=row.study_instance_uid,
+            model=row.model,
+            rule=row.rule,
+            attempts=row.attempts,
+            since=row.queued_at or row.created_at,
+            owner=row.lease_owner or "",
+            reason=row.reason,
+        )
+        for row in rows
+    ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dicomnode import bundle, config
 from dicomnode.bundle import Bundle, Input
-from dicomnode.check import certificates
+from dicomnode.check import certificates, page, port
 from dicomnode.config import Disk, Listen, Model, Problem, Reading, did_you_mean, key_path
 from dicomnode.errors import NodeError
 
@@ -26,13 +25,16 @@ def problems(reading: Reading) -> Iterator[Problem]:
     if parts.database is not None:
         yield from _sqlite(config.sqlite_file(parts.database.url))
     if parts.listen is not None:
-        yield from _host(parts.listen)
-        yield from _port(parts.listen, parts.listen.port, path=key_path("listen", "port"))
+        yield from port.address(parts.listen.host, path=key_path("listen", "host"))
+        host = parts.listen.host
+        yield from port.problems(host, parts.listen.port, path=key_path("listen", "port"))
         if parts.tls is not None and parts.tls.port is not None:
-            yield from _port(parts.listen, parts.tls.port, path=key_path("tls", "port"))
+            yield from port.problems(host, parts.tls.port, path=key_path("tls", "port"))
         yield from _who_may_come(parts.listen, any_peer=bool(reading.raw.get("peers")))
     if parts.tls is not None:
         yield from certificates.problems(parts.tls)
+    if parts.web is not None:
+        yield from page.problems(parts.web)
     yield from _bundles_and_routes(reading)
 
 
@@ -84,36 +86,6 @@ def _obstacle(folder: Path) -> str | None:
     if not os.access(nearest, os.W_OK | os.X_OK):
         return f"This user cannot write in {nearest}. Give it the right, or choose another path."
     return None
-
-
-def _host(listen: Listen) -> Iterator[Problem]:
-    try:
-        _bind(listen.host, 0)
-    except OSError as error:
-        message = f"This machine cannot listen on {listen.host} ({error.strerror})."
-        yield _error(key_path("listen", "host"), message, "address-not-here")
-
-
-def _port(listen: Listen, port: int, *, path: str) -> Iterator[Problem]:
-    try:
-        _bind(listen.host, port)
-    except PermissionError:
-        message = (
-            f"This user may not listen on port {port}. Give the service the capability "
-            "CAP_NET_BIND_SERVICE, or choose a port above 1023."
-        )
-        yield _warning(path, message, "privileged-port")
-    except OSError:
-        return  # it is in use, most likely by the node that is being checked
-
-
-def _bind(host: str, port: int) -> None:
-    """Take the address for a moment, without listening."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.bind(address)
 
 
 def _who_may_come(listen: Listen, *, any_peer: bool) -> Iterator[Problem]:

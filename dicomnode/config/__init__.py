@@ -22,6 +22,7 @@ from dicomnode.config.tree import (
     Queue,
     Route,
     Tls,
+    Web,
     Worker,
     json_schema,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Results",
     "Route",
     "Tls",
+    "Web",
     "Worker",
     "did_you_mean",
     "json_schema",

@@ -28,6 +28,7 @@ from dicomnode.config.tree import (
     Queue,
     Route,
     Tls,
+    Web,
     Worker,
 )
 from dicomnode.config.values import FOLDER
@@ -63,6 +64,7 @@ class Parts:
     worker: Worker | None = None
     complete: Complete | None = None
     deliver: Deliver | None = None
+    web: Web | None = None
     peers: Mapping[str, Peer] = field(default_factory=dict)
     models: Mapping[str, Model] = field(default_factory=dict)
     routes: Mapping[int, Route] = field(default_factory=dict)
@@ -184,6 +186,7 @@ class _Reader:
             worker=self._section(Worker, "worker"),
             complete=self._section(Complete, "complete"),
             deliver=self._section(Deliver, "deliver"),
+            web=self._section(Web, "web"),
             peers=self._named(Peer, "peers"),
             models=self._named(Model, "models"),
             routes=self._listed(Route, "routes"),

@@ -27,6 +27,7 @@ def problems(raw: Tables) -> list[Problem]:
         *_names_that_are_none(raw),
         *_written_passwords(raw),
         *_tls(raw),
+        *_web(raw),
         *_disk(raw),
         *_removed_unconfirmed(raw),
         *_peers_that_are_one(raw),
@@ -96,6 +97,19 @@ def _tls(raw: Tables) -> Iterator[Problem]:
     if tls.get("port") and tls["port"] == _value(raw, "listen", "port"):
         message = "listen.port is the same. Secure associations have a port of their own."
         yield _error(key_path("tls", "port"), message, "one-port-for-two")
+
+
+def _web(raw: Tables) -> Iterator[Problem]:
+    web = _section(raw, "web")
+    for key, other in (("key", "certificate"), ("certificate", "key")):
+        if key in web and other not in web:
+            message = f"Needs {key_path('web', other)} beside it."
+            yield _error(key_path("web", key), message, "tls-incomplete")
+    taken = {"listen.port": _value(raw, "listen", "port"), "tls.port": _value(raw, "tls", "port")}
+    for where, port in taken.items():
+        if web.get("port") and web["port"] == port:
+            message = f"{where} is the same. The page has a port of its own."
+            yield _error(key_path("web", "port"), message, "one-port-for-two")
 
 
 def _value(raw: Tables, section: str, key: str) -> Any:

@@ -185,6 +185,22 @@ class Deliver(Table):
     wait is twice the one before, up to an hour."""
 
 
+class Web(Table):
+    """The administrator's page."""
+
+    port: ListeningPort | None = None
+    """TCP port of the page; left out, there is none. 0 lets the system pick a free one."""
+    host: Host = "127.0.0.1"
+    """Address to listen on; this one is reached from the machine itself alone."""
+    certificate: AnchoredPath | None = None
+    """File with the certificate of the page, PEM, then those that lead to its issuer; left out, the
+    page speaks plain HTTP."""
+    key: AnchoredPath | None = None
+    """File with the private key of that certificate, PEM, without a password."""
+    session_hours: Positive = 12.0
+    """Hours after which who has signed in must do so again."""
+
+
 class Model(Table):
     """A MONAI bundle."""
 
@@ -226,6 +242,7 @@ class Configuration(Table):
     worker: Worker
     complete: Complete
     deliver: Deliver
+    web: Web
     peers: dict[str, Peer]
     """Name → peer."""
     models: dict[str, Model]
@@ -245,6 +262,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "worker": Worker,
     "complete": Complete,
     "deliver": Deliver,
+    "web": Web,
 }
 #: Sections that hold many tables of one kind.
 COLLECTIONS: dict[str, type[BaseModel]] = {"peers": Peer, "models": Model, "routes": Route}

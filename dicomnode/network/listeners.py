@@ -88,6 +88,11 @@ class Listeners:
         secure = self._bound().secure
         return None if secure is None else int(secure.getsockname()[1])
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether some listener takes associations now."""
+        return any(keeper.is_alive for keeper in self._keepers)
+
     def _bound(self) -> Sockets:
         if self._sockets is None:
             raise RuntimeError("the listeners have not been started")
@@ -224,6 +229,11 @@ class _Child:
             # Each waking takes a core from those who receive: facts come in handfuls.
             time.sleep(_HANDFUL_S)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
     def terminate(self) -> None:
         """Ask it to end in order."""
         self._process.terminate()
@@ -272,6 +282,12 @@ class _Keeper:
     @property
     def _name(self) -> str:
         return f"listener {self._number + 1}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process is there, and it has ever accepted connections."""
+        child = self._child
+        return child is not None and self._ready.done() and child.is_alive
 
     def start(self) -> None:
         """Start the listener; returns at once."""

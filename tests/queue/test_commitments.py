@@ -10,7 +10,7 @@ from pathlib import Path
 import alembic.command
 import alembic.config
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from dicomnode.archive import (
     accounts,
@@ -31,7 +31,7 @@ from dicomnode.archive.confirmations import Confirmation, State
 from dicomnode.archive.database import Database
 from dicomnode.archive.deliveries import Delivery
 from dicomnode.archive.leases import Task
-from dicomnode.job import DeliveryState, Priority
+from dicomnode.job import DeliveryState, Priority, Purpose
 from dicomnode.study import Instance
 
 NOW = 1000.0
@@ -241,12 +241,48 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) ->
         settings.attributes["connection"] = tx
         alembic.command.upgrade(settings, "0001")
     with database.write() as tx:
-        index.add(tx, [received(ONE)])
+        for statement in _AT_FIRST:
+            tx.exec_driver_sql(statement)
     database.migrate()
     ask(database, ONE)
     with database.read() as tx:
         assert list(commitments.kept(tx, [ONE])) == [ONE.sop_instance_uid]
+        row = tx.execute(select(tables.study)).one()
+    assert (row.patient_id, row.patient_name, row.accession_number) == ("p-1", "doe jane", "a1")
+    assert (row.modalities, row.source, row.outcome) == (" MR ", "ct1", "failed")
+    assert (row.received, row.received_bytes) == (1, 10)
     database.close()
+
+
+# A study as the first release left it: one instance, and a job that failed.
+_AT_FIRST = (
+    (
+        "INSERT INTO association (id, peer, calling_ae_title, address, opened_at, stored, refused)"
+        " VALUES ('a', 'ct1', 'CT1', '10.0.0.5', 1.0, 1, 0)"
+    ),
+    (
+        "INSERT INTO study (study_instance_uid, state, revision, first_at, last_at, because)"
+        f" VALUES ('{STUDY}', 'complete', 1, 1.0, 1.0, '')"
+    ),
+    (
+        "INSERT INTO series (study_instance_uid, series_instance_uid, header)"
+        f' VALUES (\'{STUDY}\', \'{STUDY}.1\', \'{{"PatientID": "P-1", "PatientName": "Doe^Jane",'
+        ' "AccessionNumber": "A1", "Modality": "MR"}\')'
+    ),
+    (
+        "INSERT INTO instance (sop_instance_uid, study_instance_uid, series_instance_uid,"
+        " sop_class_uid, transfer_syntax_uid, digest, path, size, header, association, received_at)"
+        f" VALUES ('{ONE.sop_instance_uid}', '{STUDY}', '{STUDY}.1', '{ONE.sop_class_uid}', '1.2',"
+        " '00', 'one.dcm', 10, '{}', 'a', 1.0)"
+    ),
+    (
+        "INSERT INTO job (id, key, study_instance_uid, revision, rule, model, model_digest, inputs,"
+        " send_to, urgency, timings, device, state, reason, detail, attempts, not_before,"
+        " created_at)"
+        f" VALUES ('j', 'k', '{STUDY}', 1, 'rule', 'model', '00', '{{}}', '[]', 1, '{{}}', '',"
+        " 'failed', '', '', 1, 0.0, 1.0)"
+    ),
+)
 
 
 def test_sqlite_syncs_a_durable_transaction_and_not_the_next_one(tmp_path: Path) -> None:
@@ -454,7 +490,9 @@ def test_a_delivery_that_begins_anew_knows_of_no_earlier_answer(
     asked = ask_for(database, delivery)
     report(database, asked, ONE, TWO)
     with database.write() as tx:
-        moves._ask_for_delivery(tx, delivery.job, "pacs", at=NOW + 5)
+        moves._ask_for_delivery(
+            tx, delivery.job, "pacs", Purpose.RESULTS, moves.Shipment(), at=NOW + 5
+        )
         assert confirmations.of_delivery(tx, delivery.id) == []
         again = confirmations.ask(tx, delivery, [ONE, TWO], at=NOW + 6)
     assert again.transaction_uid != asked.transaction_uid

@@ -10,9 +10,6 @@ from scipy import ndimage
 
 _Vertex = tuple[int, int]
 
-_FIRST_TOLERANCE = 0.5  # pixels: half a step of a staircase
-_SPAN = 2  # corners that have another between them
-
 
 def box_of(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
     """The smallest box around a mask, of any number of axes; `None` around nothing."""
@@ -68,50 +65,31 @@ def around(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     return bends
 
 
-def thinned(outline: NDArray[np.float64], *, most: int) -> tuple[NDArray[np.float64], float]:
-    """An outline with at most so many corners, as near to the given one as that allows.
+def within(mask: NDArray[np.bool_], *, most: int) -> tuple[NDArray[np.float64], float]:
+    """The outer edge of one piece with at most so many corners.
+
+    Where it has more, only every second, third, ... corner is kept.
 
     Returns:
-        The outline, closed, and how far in pixels it strays from the given one; 0 where that had no
-        more corners and is returned as it is.
+        As `around`, and how far in pixels, along rows and columns together, the outline may stray
+        from the mask; 0 where it is exact.
     """
-    tolerance = 0.0
-    kept = outline
-    while len(kept) > most:
-        tolerance = tolerance * 2 or _FIRST_TOLERANCE
-        kept = outline[_significant(outline, tolerance)]
-    return kept, tolerance
-
-
-def _significant(way: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
-    """The corners without which a way would stray further than `tolerance` (Douglas-Peucker)."""
-    kept = np.zeros(len(way), dtype=np.bool_)
-    # A closed way is cut where it is furthest from its start.
-    far = int(np.argmax(np.linalg.norm(way - way[0], axis=1)))
-    kept[[0, far, -1]] = True
-    spans = [(0, far), (far, len(way) - 1)]
-    while spans:
-        begin, end = spans.pop()
-        if end - begin < _SPAN:
-            continue
-        strays = _strays(way[begin + 1 : end], way[begin], way[end])
-        worst = int(np.argmax(strays))
-        if strays[worst] > tolerance:
-            middle = begin + 1 + worst
-            kept[middle] = True
-            spans += [(begin, middle), (middle, end)]
-    return kept
-
-
-def _strays(
-    points: NDArray[np.float64], begin: NDArray[np.float64], end: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """How far points lie from the piece of a line between two others."""
-    along = end - begin
-    length = float(along @ along)
-    share = np.clip((points - begin) @ along / length, 0, 1) if length else np.zeros(len(points))
-    strays: NDArray[np.float64] = np.linalg.norm(points - begin - np.outer(share, along), axis=1)
-    return strays
+    outline = around(mask)
+    if len(outline) <= most:
+        return outline, 0.0
+    every = -(-(len(outline) - 1) // (most - 1))
+    kept = np.arange(0, len(outline) - 1, every)
+    ends = np.append(kept[1:], len(outline) - 1)
+    # Each corner that is left out, and the line that passes it by.
+    left_out = np.setdiff1d(np.arange(len(outline) - 1), kept)
+    line = np.searchsorted(kept, left_out, side="right") - 1
+    begin, along = outline[kept[line]], outline[ends[line]] - outline[kept[line]]
+    offset = outline[left_out] - begin
+    length = np.maximum((along**2).sum(axis=1), 1.0)
+    share = np.clip((offset * along).sum(axis=1) / length, 0, 1)
+    stray = np.abs(offset - share[:, None] * along).sum(axis=1).max()
+    # What lies between the way and the line is as far from the line, and that from the way.
+    return np.concatenate([outline[kept], outline[-1:]]), 2 * float(stray)
 
 
 def _edges(mask: NDArray[np.bool_]) -> Iterator[tuple[_Vertex, _Vertex]]:

@@ -127,7 +127,7 @@ def _segments(
             is_alone = len(pieces) == 1
             drawn = contour.largest_piece(piece.plane)
             frame = piece.frame if answer.frame is None else answer.frame
-            outline, stray = contour.thinned(contour.around(drawn), most=CORNERS)
+            outline, stray = contour.within(drawn, most=CORNERS)
             yield Region(
                 tracking_uid=tracked if is_alone else said.of_piece(apart, number),
                 tracking_id=item.segment.name if is_alone else f"{item.segment.name} {number}",

@@ -29,7 +29,7 @@ from dicomnode.console import (
     show,
 )
 from dicomnode.errors import Misconfigured, NodeError
-from dicomnode.network import sender
+from dicomnode.network.calling import sender
 from dicomnode.network.tls import Certificates, Security
 from dicomnode.node import Node
 from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor

@@ -13,10 +13,10 @@ import typer
 from sqlalchemy import Connection
 
 from dicomnode import config, render
-from dicomnode.archive import audit, people
-from dicomnode.archive.audit import Action
+from dicomnode.archive.access import audit, people
+from dicomnode.archive.access.audit import Action
+from dicomnode.archive.access.people import Role
 from dicomnode.archive.database import Database
-from dicomnode.archive.people import Role
 from dicomnode.console import DEFAULT_FILE, EXIT_FAILED, FileOption, Json, err, out, show
 from dicomnode.errors import Misconfigured
 from dicomnode.web import passwords

@@ -18,12 +18,12 @@ from rich.console import Console
 
 from dicomnode import config as configuration_
 from dicomnode import inquiry, log, node, pacs
-from dicomnode.archive import accounts
+from dicomnode.archive.asked import accounts
 from dicomnode.archive.database import Database
 from dicomnode.config import Configuration
 from dicomnode.errors import Failed, Misconfigured
 from dicomnode.job import JobState
-from dicomnode.network import sender
+from dicomnode.network.calling import sender
 
 _log = log.get(__name__)
 

@@ -14,19 +14,13 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dicomnode import bundle, node, replay, routing
-from dicomnode.archive import (
-    accounts,
-    decisions,
-    deliveries,
-    jobs,
-    journal,
-    results,
-    revisions,
-    usage,
-)
+from dicomnode.archive import journal
+from dicomnode.archive.asked import accounts, usage
 from dicomnode.archive.database import Database
-from dicomnode.archive.jobs import Job
 from dicomnode.archive.journal import Entry, Kind
+from dicomnode.archive.studies import decisions
+from dicomnode.archive.work import deliveries, jobs, results, revisions
+from dicomnode.archive.work.jobs import Job
 from dicomnode.config import Configuration, Model
 from dicomnode.errors import Misconfigured, NodeError
 from dicomnode.job import JobState

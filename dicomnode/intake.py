@@ -16,12 +16,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from dicomnode import completeness, log, routed, routing
-from dicomnode.archive import associations, contents, decisions, index, journal
+from dicomnode.archive import journal
 from dicomnode.archive.arrival import Arrival, End, Ended, Opened, Stored, TurnedAway
-from dicomnode.archive.contents import Content, Unreadable
 from dicomnode.archive.database import Database
-from dicomnode.archive.files import FileStore, sop_instance_uid_of
+from dicomnode.archive.disk import contents
+from dicomnode.archive.disk.contents import Content, Unreadable
+from dicomnode.archive.disk.files import FileStore, sop_instance_uid_of
 from dicomnode.archive.journal import Kind
+from dicomnode.archive.studies import associations, decisions, index
 from dicomnode.errors import RetryLater
 from dicomnode.study import Study
 

@@ -15,15 +15,15 @@ from typing import IO, Any, Protocol
 
 from dicomnode import bundle, log, routing
 from dicomnode.archive.database import Database
-from dicomnode.archive.files import FileStore
-from dicomnode.archive.remover import Remover
+from dicomnode.archive.disk.files import FileStore
+from dicomnode.archive.keeping.remover import Remover
 from dicomnode.config import Configuration
 from dicomnode.ending import Ending
 from dicomnode.errors import Failed, Misconfigured, NodeError
 from dicomnode.intake import Intake, Patience
 from dicomnode.network import tls
-from dicomnode.network.listeners import Listeners
-from dicomnode.network.reporter import CommitmentReporter, Pauses
+from dicomnode.network.commitment.reporter import CommitmentReporter, Pauses
+from dicomnode.network.serving.listeners import Listeners
 
 _log = log.get(__name__)
 

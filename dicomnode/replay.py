@@ -14,8 +14,8 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from dicomnode import routing
-from dicomnode.archive import headers
-from dicomnode.archive.jobs import Job
+from dicomnode.archive.asked import headers
+from dicomnode.archive.work.jobs import Job
 from dicomnode.bundle import DIGEST_SHOWN
 from dicomnode.job import JobState
 from dicomnode.routing import Outcome, Rule

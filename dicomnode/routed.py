@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from dicomnode import routing
-from dicomnode.archive import decisions, headers, revisions
-from dicomnode.archive.jobs import JobInput
+from dicomnode.archive.asked import headers
+from dicomnode.archive.studies import decisions
+from dicomnode.archive.work import revisions
+from dicomnode.archive.work.jobs import JobInput
 from dicomnode.study import Study
 
 

@@ -21,23 +21,14 @@ from sqlalchemy import Connection
 from starlette.testclient import TestClient
 
 from dicomnode import bundle, config
-from dicomnode.archive import (
-    associations,
-    decisions,
-    deliveries,
-    index,
-    jobs,
-    journal,
-    leases,
-    moves,
-    people,
-    results,
-    revisions,
-)
+from dicomnode.archive import journal
+from dicomnode.archive.access import people
+from dicomnode.archive.access.people import Role
 from dicomnode.archive.arrival import End, Ended, Opened
 from dicomnode.archive.database import Database
 from dicomnode.archive.journal import Kind
-from dicomnode.archive.people import Role
+from dicomnode.archive.studies import associations, decisions, index
+from dicomnode.archive.work import deliveries, jobs, leases, moves, results, revisions
 from dicomnode.job import JobState, Priority, result_key
 from dicomnode.study import Instance
 from dicomnode.web import app, passwords

@@ -19,7 +19,7 @@ from dicomnode.errors import NodeError
 ROOT = Path(__file__).resolve().parents[1]
 HIPPOCAMPUS = ROOT / "models" / "hippocampus_mr_segmentation"
 PROGRAM = [sys.executable, "-m", "dicomnode"]
-LISTENER = "dicomnode.network.listener_process"
+LISTENER = "dicomnode.network.serving.listener_process"
 
 _ASK_EVERY_S = 0.05
 

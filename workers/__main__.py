@@ -14,7 +14,7 @@ import typer
 
 from dicomnode import config, log
 from dicomnode.archive.database import Database
-from dicomnode.archive.leases import Task
+from dicomnode.archive.work.leases import Task
 from dicomnode.config import Configuration
 from dicomnode.errors import Misconfigured, NodeError
 from dicomnode.network import tls

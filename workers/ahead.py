@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dicomnode import log
-from dicomnode.archive import index, jobs, leases
-from dicomnode.archive.jobs import Job
+from dicomnode.archive.studies import index
+from dicomnode.archive.work import jobs, leases
+from dicomnode.archive.work.jobs import Job
 from dicomnode.bundle import Bundle
 from dicomnode.errors import NodeError
 from dicomnode.prediction import Shown

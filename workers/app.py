@@ -17,8 +17,8 @@ from celery.worker import state
 from kombu.exceptions import OperationalError
 
 from dicomnode import log
-from dicomnode.archive import jobs, leases, moves
-from dicomnode.archive.leases import Task
+from dicomnode.archive.work import jobs, leases, moves
+from dicomnode.archive.work.leases import Task
 from dicomnode.config import Configuration
 from dicomnode.job import JobState
 from workers import deliver, limits, predict

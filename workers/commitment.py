@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dicomnode import log
-from dicomnode.archive import confirmations, header
 from dicomnode.archive.commitments import Reference
-from dicomnode.archive.confirmations import Confirmation, State
-from dicomnode.archive.deliveries import Delivery
-from dicomnode.archive.results import ResultFile
+from dicomnode.archive.disk import header
+from dicomnode.archive.work import confirmations
+from dicomnode.archive.work.confirmations import Confirmation, State
+from dicomnode.archive.work.deliveries import Delivery
+from dicomnode.archive.work.results import ResultFile
 from dicomnode.config import Peer
 from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
-from dicomnode.network import commitment_call
-from dicomnode.network.commitment import Commitments
-from dicomnode.network.request import Destination
+from dicomnode.network.calling.request import Destination
+from dicomnode.network.commitment import call as commitment_call
+from dicomnode.network.commitment.service import Commitments
 from workers.context import Context
 
 _log = log.get(__name__)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from dicomnode import bundle
 from dicomnode.archive.database import Database
-from dicomnode.archive.files import FileStore
+from dicomnode.archive.disk.files import FileStore
 from dicomnode.bundle import Bundle
 from dicomnode.config import Configuration
 from dicomnode.network.tls import Certificates

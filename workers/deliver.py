@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomnode import log
-from dicomnode.archive import deliveries, jobs, results, status
-from dicomnode.archive.deliveries import Delivery
-from dicomnode.archive.results import ResultFile
+from dicomnode import log, status
+from dicomnode.archive.work import deliveries, jobs, results
+from dicomnode.archive.work.deliveries import Delivery
+from dicomnode.archive.work.results import ResultFile
 from dicomnode.config import Peer
 from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
 from dicomnode.job import Purpose
-from dicomnode.network import sender
-from dicomnode.network.request import AddressEntry, Destination
+from dicomnode.network.calling import sender
+from dicomnode.network.calling.request import AddressEntry, Destination
 from workers import commitment, notices
 from workers.commitment import Awaiting
 from workers.context import Context

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from dicomnode import log
-from dicomnode.archive import leases
-from dicomnode.archive.leases import Task
+from dicomnode.archive.work import leases
+from dicomnode.archive.work.leases import Task
 from dicomnode.errors import RetryLater
 from workers.context import Context
 

@@ -15,11 +15,11 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from dicomnode import results
-from dicomnode.archive import index
-from dicomnode.archive import results as kept_results
-from dicomnode.archive.deliveries import Delivery
-from dicomnode.archive.jobs import Job
-from dicomnode.archive.results import ResultFile
+from dicomnode.archive.studies import index
+from dicomnode.archive.work import results as kept_results
+from dicomnode.archive.work.deliveries import Delivery
+from dicomnode.archive.work.jobs import Job
+from dicomnode.archive.work.results import ResultFile
 from dicomnode.errors import Failed, RetryLater
 from dicomnode.job import Purpose
 from dicomnode.results import notices

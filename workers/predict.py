@@ -18,10 +18,11 @@ from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage
 
 from dicomnode import log, results, volume
 from dicomnode import profile as profiles
-from dicomnode.archive import index, jobs, moves
-from dicomnode.archive import results as kept_results
-from dicomnode.archive.jobs import Job
-from dicomnode.archive.results import ResultFile
+from dicomnode.archive.studies import index
+from dicomnode.archive.work import jobs, moves
+from dicomnode.archive.work import results as kept_results
+from dicomnode.archive.work.jobs import Job
+from dicomnode.archive.work.results import ResultFile
 from dicomnode.bundle import Bundle
 from dicomnode.errors import (
     Failed,

@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 
 from dicomnode import config
-from dicomnode.archive import accounts
+from dicomnode.archive.asked import accounts
 from dicomnode.archive.database import Database
 from dicomnode.config import Configuration
 from dicomnode.errors import NodeError

@@ -14,8 +14,9 @@ from dicomnode import config
 from dicomnode.archive.database import Database
 from dicomnode.config import Parts, Problem, key_path
 from dicomnode.errors import Misconfigured, NodeError, RetryLater
-from dicomnode.network import sender, tls
-from dicomnode.network.sender import Destination
+from dicomnode.network import tls
+from dicomnode.network.calling import sender
+from dicomnode.network.calling.sender import Destination
 from dicomnode.network.tls import Certificates
 
 _TIMEOUT_S = 5

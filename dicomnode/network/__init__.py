@@ -1,1 +1,5 @@
-"""DICOM on the wire: associations, the acceptor, storage, the sender."""
+"""DICOM on the wire.
+
+`association`, `connection`, `tls` and `checkpoint` are what both sides stand on: `serving` is the
+receiver, `calling` asks for associations and sends, `commitment` promises and hears promises.
+"""

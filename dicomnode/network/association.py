@@ -22,7 +22,7 @@ from pynetdicom import (
 )
 from pynetdicom.presentation import PresentationContext
 
-from dicomnode.archive import elements
+from dicomnode.archive.disk import elements
 from dicomnode.errors import Refused
 
 # Every PDU would be formatted for a log that nobody reads.

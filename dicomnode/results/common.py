@@ -18,7 +18,7 @@ from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from dicomnode import NAME, __version__, bundle, uid
-from dicomnode.archive.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.archive.disk.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.bundle import Bundle, Code
 from dicomnode.errors import UnsuitableSeries
 from dicomnode.prediction import Prediction

@@ -10,8 +10,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomnode.archive import accounts
-from dicomnode.archive.accounts import Account, Outcome
+from dicomnode.archive.asked import accounts
+from dicomnode.archive.asked.accounts import Account, Outcome
 from dicomnode.web import surroundings
 from dicomnode.web.security import Viewer
 from dicomnode.web.shown import shown

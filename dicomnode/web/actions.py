@@ -9,11 +9,12 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from dicomnode.archive import audit, by_hand, jobs, moves, revisions
-from dicomnode.archive.audit import Action, Result
-from dicomnode.archive.by_hand import Order
-from dicomnode.archive.jobs import Job
-from dicomnode.archive.moves import Shipment
+from dicomnode.archive.access import audit
+from dicomnode.archive.access.audit import Action, Result
+from dicomnode.archive.work import by_hand, jobs, moves, revisions
+from dicomnode.archive.work.by_hand import Order
+from dicomnode.archive.work.jobs import Job
+from dicomnode.archive.work.moves import Shipment
 from dicomnode.web import surroundings
 from dicomnode.web.security import Act, ActOfOperator
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dicomnode import check, config
-from dicomnode.archive.audit import Action
+from dicomnode.archive.access.audit import Action
 from dicomnode.matcher import Matcher
 from dicomnode.web import security, surroundings
 from dicomnode.web.security import ActOfAdministrator, Administrator

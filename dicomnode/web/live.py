@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from dicomnode.archive import figures
+from dicomnode.archive.asked import figures
 from dicomnode.errors import NodeError
 from dicomnode.web import security, surroundings
 from dicomnode.web.security import Viewer

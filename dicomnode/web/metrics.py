@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
 from dicomnode import __version__
-from dicomnode.archive import accounts, figures
-from dicomnode.archive.outcomes import Outcome
+from dicomnode.archive.asked import accounts, figures
+from dicomnode.archive.studies.outcomes import Outcome
 from dicomnode.config import Configuration
 from dicomnode.job import DeliveryState, JobState
 from dicomnode.web.surroundings import Surroundings

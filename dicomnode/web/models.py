@@ -12,8 +12,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomnode.archive import usage
-from dicomnode.archive.usage import Run
+from dicomnode.archive.asked import usage
+from dicomnode.archive.asked.usage import Run
 from dicomnode.bundle import Bundle
 from dicomnode.web import surroundings
 from dicomnode.web.security import Viewer

@@ -9,14 +9,16 @@ from fastapi import APIRouter, HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomnode.archive import contacts, figures, journal
-from dicomnode.archive.audit import Action, Result
-from dicomnode.archive.contacts import Contact, Trouble
+from dicomnode.archive import journal
+from dicomnode.archive.access.audit import Action, Result
+from dicomnode.archive.asked import contacts, figures
+from dicomnode.archive.asked.contacts import Contact, Trouble
 from dicomnode.config import Peer
 from dicomnode.errors import NodeError
 from dicomnode.job import DeliveryState
-from dicomnode.network import sender, tls
-from dicomnode.network.request import Destination
+from dicomnode.network import tls
+from dicomnode.network.calling import sender
+from dicomnode.network.calling.request import Destination
 from dicomnode.web import security, surroundings
 from dicomnode.web.security import ActOfOperator, Viewer
 from dicomnode.web.shown import shown

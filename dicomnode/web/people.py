@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomnode.archive import audit
-from dicomnode.archive import people as accounts
+from dicomnode.archive.access import audit
+from dicomnode.archive.access import people as accounts
 from dicomnode.web import surroundings
 from dicomnode.web.security import Administrator
 from dicomnode.web.shown import shown

@@ -22,9 +22,9 @@ from starlette.datastructures import FormData
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from dicomnode.archive import audit, people
-from dicomnode.archive.audit import Action, Result
-from dicomnode.archive.people import Person, Role
+from dicomnode.archive.access import audit, people
+from dicomnode.archive.access.audit import Action, Result
+from dicomnode.archive.access.people import Person, Role
 from dicomnode.web import surroundings
 from dicomnode.web.surroundings import Surroundings
 

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from dicomnode import __version__
-from dicomnode.archive.people import Role
+from dicomnode.archive.access.people import Role
 from dicomnode.web import security, surroundings
 
 STATIC = Path(__file__).parent / "static"

@@ -12,9 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from dicomnode.archive import audit, people
-from dicomnode.archive.audit import Action, Result
-from dicomnode.archive.people import Patience, Person
+from dicomnode.archive.access import audit, people
+from dicomnode.archive.access.audit import Action, Result
+from dicomnode.archive.access.people import Patience, Person
 from dicomnode.web import passwords, security, surroundings
 from dicomnode.web.security import ActOfViewer
 from dicomnode.web.shown import shown

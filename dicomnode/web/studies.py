@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from dicomnode.archive import accounts, finding
-from dicomnode.archive.accounts import Outcome
-from dicomnode.archive.finding import Place, Query
+from dicomnode.archive.asked import accounts, finding
+from dicomnode.archive.asked.accounts import Outcome
+from dicomnode.archive.asked.finding import Place, Query
 from dicomnode.web import surroundings
 from dicomnode.web.security import Viewer
 from dicomnode.web.shown import shown

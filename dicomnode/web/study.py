@@ -12,23 +12,17 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from dicomnode import inquiry
-from dicomnode.archive import (
-    contained,
-    decisions,
-    deliveries,
-    finding,
-    index,
-    jobs,
-    journal,
-    results,
-)
-from dicomnode.archive.audit import Action
-from dicomnode.archive.contained import Series
-from dicomnode.archive.decisions import Recorded
-from dicomnode.archive.deliveries import Delivery
-from dicomnode.archive.finding import Line
-from dicomnode.archive.jobs import Job
-from dicomnode.archive.results import ResultFile
+from dicomnode.archive import journal
+from dicomnode.archive.access.audit import Action
+from dicomnode.archive.asked import contained, finding
+from dicomnode.archive.asked.contained import Series
+from dicomnode.archive.asked.finding import Line
+from dicomnode.archive.studies import decisions, index
+from dicomnode.archive.studies.decisions import Recorded
+from dicomnode.archive.work import deliveries, jobs, results
+from dicomnode.archive.work.deliveries import Delivery
+from dicomnode.archive.work.jobs import Job
+from dicomnode.archive.work.results import ResultFile
 from dicomnode.job import MOVES, DeliveryState, JobState, Purpose
 from dicomnode.web import security, surroundings, telling
 from dicomnode.web.security import Viewer

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dicomnode import config
-from dicomnode.archive import accounts, figures, work
+from dicomnode.archive.asked import accounts, figures
+from dicomnode.archive.work import hold
 from dicomnode.web import health, surroundings
 from dicomnode.web.security import Viewer
 from dicomnode.web.shown import shown
@@ -38,8 +39,8 @@ def _values(here: Surroundings) -> dict[str, Any]:
     with here.database.read() as tx:
         values = {
             "workers": accounts.workers(tx, since=now - here.configuration.worker.lease_s),
-            "running": work.running(tx, limit=_SHOWN),
-            "waiting": work.waiting(tx, limit=_SHOWN),
+            "running": hold.running(tx, limit=_SHOWN),
+            "waiting": hold.waiting(tx, limit=_SHOWN),
             "queues": {str(task): queue for task, queue in figures.queues(tx).items()},
             "received": figures.received(tx),
         }

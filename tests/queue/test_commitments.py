@@ -12,25 +12,23 @@ import alembic.config
 import pytest
 from sqlalchemy import Connection, select, text
 
-from dicomnode.archive import (
-    accounts,
-    commitments,
+from dicomnode.archive import commitments, journal, tables
+from dicomnode.archive.asked import accounts
+from dicomnode.archive.commitments import Failure, FailureReason, Reference
+from dicomnode.archive.database import Database
+from dicomnode.archive.studies import index
+from dicomnode.archive.work import (
     confirmations,
     deliveries,
-    index,
     jobs,
-    journal,
     leases,
     moves,
     results,
     revisions,
-    tables,
 )
-from dicomnode.archive.commitments import Failure, FailureReason, Reference
-from dicomnode.archive.confirmations import Confirmation, State
-from dicomnode.archive.database import Database
-from dicomnode.archive.deliveries import Delivery
-from dicomnode.archive.leases import Task
+from dicomnode.archive.work.confirmations import Confirmation, State
+from dicomnode.archive.work.deliveries import Delivery
+from dicomnode.archive.work.leases import Task
 from dicomnode.job import DeliveryState, Priority, Purpose
 from dicomnode.study import Instance
 

@@ -9,23 +9,13 @@ import alembic.autogenerate
 import alembic.migration
 import pytest
 
-from dicomnode.archive import (
-    accounts,
-    associations,
-    decisions,
-    deliveries,
-    index,
-    jobs,
-    journal,
-    leases,
-    moves,
-    results,
-    revisions,
-    tables,
-)
+from dicomnode.archive import journal, tables
 from dicomnode.archive.arrival import End, Ended, Opened
+from dicomnode.archive.asked import accounts
 from dicomnode.archive.database import Database
-from dicomnode.archive.leases import Task
+from dicomnode.archive.studies import associations, decisions, index
+from dicomnode.archive.work import deliveries, jobs, leases, moves, results, revisions
+from dicomnode.archive.work.leases import Task
 from dicomnode.job import DeliveryState, JobState, Priority
 from dicomnode.study import Instance
 

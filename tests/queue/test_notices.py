@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from dicomnode.archive import deliveries, index, jobs, moves, results, revisions
 from dicomnode.archive.database import Database
-from dicomnode.archive.deliveries import Delivery
-from dicomnode.archive.moves import Shipment
-from dicomnode.archive.results import ResultFile
+from dicomnode.archive.studies import index
+from dicomnode.archive.work import deliveries, jobs, moves, results, revisions
+from dicomnode.archive.work.deliveries import Delivery
+from dicomnode.archive.work.moves import Shipment
+from dicomnode.archive.work.results import ResultFile
 from dicomnode.job import DeliveryState, JobState, Priority, Purpose
 from dicomnode.study import Instance
 

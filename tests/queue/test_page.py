@@ -11,36 +11,28 @@ import paged
 import pytest
 from sqlalchemy import Connection, select, update
 
-from dicomnode.archive import (
-    accounts,
-    audit,
+from dicomnode.archive import tables
+from dicomnode.archive.access import audit, people
+from dicomnode.archive.access.people import Patience, Role
+from dicomnode.archive.asked import accounts, contacts, contained, figures, finding, usage
+from dicomnode.archive.asked.finding import Query
+from dicomnode.archive.database import Database
+from dicomnode.archive.keeping import retention
+from dicomnode.archive.studies import identity, index, outcomes
+from dicomnode.archive.studies.outcomes import Outcome
+from dicomnode.archive.work import (
     by_hand,
-    contacts,
-    contained,
     deliveries,
-    figures,
-    finding,
-    identity,
-    index,
+    hold,
     jobs,
     leases,
     moves,
-    outcomes,
-    people,
     results,
-    retention,
     revisions,
-    tables,
-    usage,
-    work,
 )
-from dicomnode.archive.by_hand import Order
-from dicomnode.archive.database import Database
-from dicomnode.archive.finding import Query
-from dicomnode.archive.leases import Task
-from dicomnode.archive.moves import Shipment
-from dicomnode.archive.outcomes import Outcome
-from dicomnode.archive.people import Patience, Role
+from dicomnode.archive.work.by_hand import Order
+from dicomnode.archive.work.leases import Task
+from dicomnode.archive.work.moves import Shipment
 from dicomnode.job import DeliveryState, JobState
 
 NOW = paged.NOW
@@ -436,10 +428,10 @@ def test_peers_are_seen(database: Database, sample: dict[str, str]) -> None:
 
 def test_what_runs_and_waits_and_was_used(database: Database, sample: dict[str, str]) -> None:
     with database.read() as tx:
-        assert [one.study_instance_uid for one in work.running(tx, limit=9)] == [
+        assert [one.study_instance_uid for one in hold.running(tx, limit=9)] == [
             sample["predicting"]
         ]
-        assert [one.study_instance_uid for one in work.waiting(tx, limit=9)] == [sample["pending"]]
+        assert [one.study_instance_uid for one in hold.waiting(tx, limit=9)] == [sample["pending"]]
         runs = usage.runs(tx, paged.MODEL, limit=2)
         assert usage.runs(tx, "other", limit=2) == []
     assert [one.device for one in runs] == ["cuda:0", "cuda:0"]

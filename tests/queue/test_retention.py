@@ -7,21 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from dicomnode.archive import (
-    accounts,
-    commitments,
-    deliveries,
-    index,
-    jobs,
-    journal,
-    moves,
-    results,
-    retention,
-    revisions,
-)
+from dicomnode.archive import commitments, journal
+from dicomnode.archive.asked import accounts
 from dicomnode.archive.commitments import Reference
 from dicomnode.archive.database import Database
 from dicomnode.archive.journal import Kind
+from dicomnode.archive.keeping import retention
+from dicomnode.archive.studies import index
+from dicomnode.archive.work import deliveries, jobs, moves, results, revisions
 from dicomnode.job import JobState, Priority
 from dicomnode.study import Instance
 

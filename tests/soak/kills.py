@@ -42,7 +42,7 @@ from wire.receiving import dataset_bytes  # noqa: E402
 from dicomnode import node as receiving  # noqa: E402
 
 _HOST, _CALLING, _CALLED = "127.0.0.1", "SOAK", "DICOMNODE"
-_LISTENER = "dicomnode.network.listener_process"
+_LISTENER = "dicomnode.network.serving.listener_process"
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 _CONTEXT = raw.Context(id=1, abstract_syntax=_CT, transfer_syntaxes=(raw.EXPLICIT,))
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)

@@ -22,8 +22,8 @@ from pydicom.uid import UID
 from servers import POSTGRES_BIN, Orthanc, Postgres
 
 from dicomnode import uid
-from dicomnode.archive.files import FileStore
-from dicomnode.network import sender
+from dicomnode.archive.disk.files import FileStore
+from dicomnode.network.calling import sender
 
 RUNBOOK = running.ROOT / "deploy" / "runbook.md"
 HEALTHY = running.ROOT / "deploy" / "containers" / "healthy.py"

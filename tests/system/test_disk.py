@@ -27,21 +27,13 @@ from rich.console import Console
 from sqlalchemy import Connection, select
 from wire import raw
 
-from dicomnode import render
-from dicomnode.archive import (
-    deliveries,
-    files,
-    header,
-    index,
-    journal,
-    moves,
-    results,
-    revisions,
-    status,
-    tables,
-)
+from dicomnode import render, status
+from dicomnode.archive import journal, tables
 from dicomnode.archive.database import Database
+from dicomnode.archive.disk import files, header
 from dicomnode.archive.journal import Kind
+from dicomnode.archive.studies import index
+from dicomnode.archive.work import deliveries, moves, results, revisions
 from dicomnode.errors import RetryLater
 from dicomnode.job import Priority
 

@@ -11,7 +11,7 @@ import running
 from servers import Orthanc
 
 from dicomnode import bundle
-from dicomnode.network import sender
+from dicomnode.network.calling import sender
 from dicomnode.uid import derived
 
 MANIFEST = """

@@ -15,7 +15,7 @@ import running
 from servers import Orthanc, RedisServer
 
 from dicomnode.errors import RetryLater
-from dicomnode.network import sender
+from dicomnode.network.calling import sender
 from dicomnode.uid import derived
 
 ROUTE = """\

@@ -19,8 +19,8 @@ from pydicom import Dataset
 from servers import Orthanc
 
 from dicomnode import inquiry
-from dicomnode.network import sender
-from dicomnode.network.sender import Destination
+from dicomnode.network.calling import sender
+from dicomnode.network.calling.sender import Destination
 
 SAMPLE = running.HIPPOCAMPUS / "sample"
 ROUTE = """\

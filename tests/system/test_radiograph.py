@@ -9,7 +9,7 @@ import pytest
 import running
 from servers import Orthanc
 
-from dicomnode.network import sender
+from dicomnode.network.calling import sender
 
 DATA = running.ROOT.parent / "shared" / "data"
 CHEST = running.ROOT / "models" / "chest_xray_pneumonia"

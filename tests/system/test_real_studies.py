@@ -12,7 +12,7 @@ import running
 from servers import Orthanc
 
 from dicomnode import inquiry, uid
-from dicomnode.network import sender
+from dicomnode.network.calling import sender
 
 DATA = running.ROOT.parent / "shared" / "data"
 # PS3.4 Table B.2-1: Data Set Does Not Match SOP Class.

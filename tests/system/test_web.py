@@ -20,7 +20,7 @@ from running import RunningNode
 from running import running as running_node
 
 from dicomnode import node
-from dicomnode.network import sender
+from dicomnode.network.calling import sender
 
 pytestmark = pytest.mark.server("chromium")
 

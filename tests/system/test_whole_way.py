@@ -12,7 +12,7 @@ import pytest
 import running
 from servers import Orthanc
 
-from dicomnode.archive import accounts
+from dicomnode.archive.asked import accounts
 from dicomnode.archive.database import Database
 
 DATA = running.ROOT.parent / "shared" / "data"

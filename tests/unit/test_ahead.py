@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dicomnode.archive import index, jobs, leases
+from dicomnode.archive.studies import index
+from dicomnode.archive.work import jobs, leases
 from dicomnode.errors import UnsuitableSeries
 from workers import ahead
 

@@ -9,10 +9,10 @@ from pydicom import Dataset
 from pynetdicom.dimse_messages import C_STORE_RSP
 from pynetdicom.dsutils import decode, encode
 
-from dicomnode.archive import status
-from dicomnode.network import command
-from dicomnode.network.command import Command
-from dicomnode.network.wire import ProtocolFault
+from dicomnode import status
+from dicomnode.network.serving import command
+from dicomnode.network.serving.command import Command
+from dicomnode.network.serving.wire import ProtocolFault
 
 CT, UID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.45"
 

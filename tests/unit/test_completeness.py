@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode import completeness
-from dicomnode.archive import header
+from dicomnode.archive.disk import header
 from dicomnode.completeness import Evidence
 from dicomnode.study import HeaderValue, Instance, Series, Study
 

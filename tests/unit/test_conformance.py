@@ -25,24 +25,15 @@ from pydicom.uid import UID
 from pynetdicom import sop_class
 
 import dicomnode
-from dicomnode import config
-from dicomnode.archive import commitments, elements, header, space, status
-from dicomnode.archive import files as archive_files
-from dicomnode.network import (
-    acceptor,
-    association,
-    commitment_call,
-    commitment_message,
-    conversion,
-    listener,
-    message,
-    places,
-    request,
-    sender,
-    storage,
-    tls,
-    wire,
-)
+from dicomnode import config, status
+from dicomnode.archive import commitments
+from dicomnode.archive.disk import elements, header, space
+from dicomnode.archive.disk import files as archive_files
+from dicomnode.network import association, tls
+from dicomnode.network.calling import conversion, request, sender
+from dicomnode.network.commitment import call as commitment_call
+from dicomnode.network.commitment import message as commitment_message
+from dicomnode.network.serving import acceptor, listener, message, places, storage, wire
 from dicomnode.profile import NAMED
 from dicomnode.results import checking, common, notices, plan
 from dicomnode.results.checking import segmentation as check_segmentation

@@ -20,9 +20,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicomnode.archive import files, header, status
-from dicomnode.archive.files import FileStore, StoredFile
-from dicomnode.archive.header import Identity
+from dicomnode import status
+from dicomnode.archive.disk import files, header
+from dicomnode.archive.disk.files import FileStore, StoredFile
+from dicomnode.archive.disk.header import Identity
 from dicomnode.errors import Refused
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -333,7 +334,7 @@ def test_a_draft_that_was_taken_for_left_over_before_it_was_marked_begins_anew(
 WRITER = """
 import sys
 from pathlib import Path
-from dicomnode.archive.files import FileStore
+from dicomnode.archive.disk.files import FileStore
 
 store = FileStore(Path(sys.argv[1]))
 for number in range(1_000_000):

@@ -28,8 +28,9 @@ from pydicom.uid import (
     JPEG2000Lossless,
 )
 
-from dicomnode.archive import elements, header, status
-from dicomnode.archive.header import Identity
+from dicomnode import status
+from dicomnode.archive.disk import elements, header
+from dicomnode.archive.disk.header import Identity
 from dicomnode.errors import Refused
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -14,7 +14,7 @@ from dicomnode import intake
 from dicomnode.archive import tables
 from dicomnode.archive.arrival import End, Ended
 from dicomnode.archive.database import Database
-from dicomnode.archive.files import FileStore
+from dicomnode.archive.disk.files import FileStore
 from dicomnode.errors import RetryLater
 from dicomnode.intake import Intake, Patience
 

@@ -14,9 +14,9 @@ from dicomnode.archive import arrival
 from dicomnode.archive.arrival import Arrival, End, Ended, Opened, Stored, TurnedAway
 from dicomnode.config import Configuration
 from dicomnode.errors import Failed, Misconfigured
-from dicomnode.network import listener_process, listeners
-from dicomnode.network.listener_process import READY, ListenerSettings
-from dicomnode.network.listeners import Listeners
+from dicomnode.network.serving import listener_process, listeners
+from dicomnode.network.serving.listener_process import READY, ListenerSettings
+from dicomnode.network.serving.listeners import Listeners
 
 WITHIN_S = 30
 NOW = 1000.0

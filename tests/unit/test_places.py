@@ -10,7 +10,14 @@ import pytest
 
 from dicomnode.errors import Refused
 from dicomnode.network import association
-from dicomnode.network.places import Counts, Limits, LocalPlaces, Places, SharedPlaces, columns
+from dicomnode.network.serving.places import (
+    Counts,
+    Limits,
+    LocalPlaces,
+    Places,
+    SharedPlaces,
+    columns,
+)
 
 PEERS = ("ct1", "pacs")
 LIMITS = Limits(total=5, per_peer=2, of_peer={"pacs": 4})
@@ -104,7 +111,7 @@ def test_one_process_alone_counts_the_same() -> None:
 _TAKER = """
 import sys
 from dicomnode.errors import Refused
-from dicomnode.network.places import Counts, Limits, SharedPlaces
+from dicomnode.network.serving.places import Counts, Limits, SharedPlaces
 
 counts = Counts(int(sys.argv[1]), rows=4, columns=1)
 limits = Limits(total=1000, per_peer=100, of_peer={})

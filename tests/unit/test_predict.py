@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import update
 
 from dicomnode import config
-from dicomnode.archive import index, jobs, revisions, tables
+from dicomnode.archive import tables
 from dicomnode.archive.database import Database
-from dicomnode.archive.files import FileStore
+from dicomnode.archive.disk.files import FileStore
+from dicomnode.archive.studies import index
+from dicomnode.archive.work import jobs, revisions
 from dicomnode.job import JobState, Priority
 from dicomnode.study import Instance
 from workers import predict

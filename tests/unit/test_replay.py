@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dicomnode import replay, routed
-from dicomnode.archive import index
 from dicomnode.archive.database import Database
+from dicomnode.archive.studies import index
 from dicomnode.job import Priority
 from dicomnode.matcher import Compares, Equals
 from dicomnode.replay import Change

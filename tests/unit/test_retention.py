@@ -17,29 +17,19 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from dicomnode import matcher
-from dicomnode.archive import (
-    accounts,
-    decisions,
-    deliveries,
-    files,
-    header,
-    index,
-    jobs,
-    journal,
-    moves,
-    remover,
-    results,
-    retention,
-    revisions,
-    tables,
-)
-from dicomnode.archive.accounts import Outcome
+from dicomnode.archive import journal, tables
 from dicomnode.archive.arrival import Stored
-from dicomnode.archive.aside import Aside
+from dicomnode.archive.asked import accounts
+from dicomnode.archive.asked.accounts import Outcome
 from dicomnode.archive.database import Database
-from dicomnode.archive.files import FileStore
+from dicomnode.archive.disk import files, header
+from dicomnode.archive.disk.aside import Aside
+from dicomnode.archive.disk.files import FileStore
 from dicomnode.archive.journal import Kind
-from dicomnode.archive.remover import Remover
+from dicomnode.archive.keeping import remover, retention
+from dicomnode.archive.keeping.remover import Remover
+from dicomnode.archive.studies import decisions, index
+from dicomnode.archive.work import deliveries, jobs, moves, results, revisions
 from dicomnode.errors import RetryLater
 from dicomnode.intake import Intake, Patience
 from dicomnode.job import DeliveryState, JobState, Priority

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dicomnode import config, job, matcher, routing
-from dicomnode.archive import header
+from dicomnode.archive.disk import header
 from dicomnode.bundle import Bundle, Manifest
 from dicomnode.errors import Misconfigured
 from dicomnode.job import Priority

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from dicomnode.archive import space, status
-from dicomnode.archive.space import Space
+from dicomnode import status
+from dicomnode.archive.disk import space
+from dicomnode.archive.disk.space import Space
 from dicomnode.errors import Refused, RetryLater
 
 MIN_FREE, FLOOR = 2000, 500

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode import cli, config
-from dicomnode.archive import audit, people
+from dicomnode.archive.access import audit, people
 from dicomnode.archive.database import Database
 from dicomnode.errors import Misconfigured
 from dicomnode.web import passwords

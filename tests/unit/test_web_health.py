@@ -12,7 +12,7 @@ import pytest
 from paged import FIRST, NOW, Pages, arrive, pages, sample
 
 from dicomnode import __version__
-from dicomnode.archive import figures
+from dicomnode.archive.asked import figures
 from dicomnode.config import Disk
 from dicomnode.web import live
 

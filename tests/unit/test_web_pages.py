@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from paged import FIRST, NOW, RULE, Pages, act, arrive, decide, pages, sample
 
-from dicomnode.archive import accounts, audit, deliveries, jobs
-from dicomnode.archive.deliveries import Delivery
-from dicomnode.archive.jobs import Job
+from dicomnode.archive.access import audit
+from dicomnode.archive.asked import accounts
+from dicomnode.archive.work import deliveries, jobs
+from dicomnode.archive.work.deliveries import Delivery
+from dicomnode.archive.work.jobs import Job
 from dicomnode.job import DeliveryState, JobState
 from dicomnode.web import configuration, shown, studies
 from dicomnode.web.studies import Filter

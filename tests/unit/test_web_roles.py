@@ -11,7 +11,8 @@ import pytest
 from fastapi.routing import APIRoute
 from paged import FIRST, PATIENT, Pages, act, pages, sample, sign_in, word
 
-from dicomnode.archive import audit, jobs
+from dicomnode.archive.access import audit
+from dicomnode.archive.work import jobs
 from dicomnode.web.guard import MAX_BODY_BYTES
 
 NOBODY, VIEWER, OPERATOR, ADMINISTRATOR = range(4)
@@ -280,7 +281,7 @@ def test_a_body_longer_than_any_form_is_not_read(web: Pages, browsers: list[Any]
 def test_an_error_names_nothing_to_whoever_asks(
     web: Pages, browsers: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dicomnode.archive import finding
+    from dicomnode.archive.asked import finding
 
     def breaks(*_: object, **__: object) -> None:
         raise RuntimeError("SECRET")
@@ -298,7 +299,7 @@ def test_what_is_looked_for_is_never_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from dicomnode import log
-    from dicomnode.archive import finding
+    from dicomnode.archive.asked import finding
 
     log.configure(level="debug", as_json=True, strict=True)
 

@@ -11,7 +11,8 @@ import pytest
 from paged import PASSWORD, Pages, act, pages, sign_in
 from sqlalchemy import select
 
-from dicomnode.archive import audit, people, tables
+from dicomnode.archive import tables
+from dicomnode.archive.access import audit, people
 from dicomnode.web import passwords, signing
 from dicomnode.web.surroundings import Surroundings
 

@@ -11,8 +11,9 @@ from itertools import pairwise
 
 import pytest
 
-from dicomnode.network import connection, wire
-from dicomnode.network.wire import AbortReason, Inbox, ProtocolFault
+from dicomnode.network import connection
+from dicomnode.network.serving import wire
+from dicomnode.network.serving.wire import AbortReason, Inbox, ProtocolFault
 
 LONGEST = 16 * 1024
 

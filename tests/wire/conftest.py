@@ -12,8 +12,8 @@ from pynetdicom.association import Association
 from wire.receiving import HOST, KIND, NODE, Associate, Listen, Peer, Receiver, Start
 
 from dicomnode.network import checkpoint
-from dicomnode.network.commitment import Commitment
-from dicomnode.network.storage import Gate
+from dicomnode.network.commitment.service import Commitment
+from dicomnode.network.serving.storage import Gate
 from dicomnode.network.tls import Certificates
 
 

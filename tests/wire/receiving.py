@@ -15,15 +15,15 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom.association import Association
 
-from dicomnode.archive import header
 from dicomnode.archive.arrival import Arrival, Ended, Opened, Stored, TurnedAway
-from dicomnode.archive.files import FileStore
-from dicomnode.network import listener
-from dicomnode.network.acceptor import Acceptor
-from dicomnode.network.commitment import Commitment
-from dicomnode.network.listener import Sockets
-from dicomnode.network.places import Limits, LocalPlaces
-from dicomnode.network.storage import Gate
+from dicomnode.archive.disk import header
+from dicomnode.archive.disk.files import FileStore
+from dicomnode.network.commitment.service import Commitment
+from dicomnode.network.serving import listener
+from dicomnode.network.serving.acceptor import Acceptor
+from dicomnode.network.serving.listener import Sockets
+from dicomnode.network.serving.places import Limits, LocalPlaces
+from dicomnode.network.serving.storage import Gate
 from dicomnode.network.tls import Certificates
 
 NODE = "NODE"

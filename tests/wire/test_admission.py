@@ -13,7 +13,8 @@ from wire.receiving import HOST, KIND, NODE, Associate, Peer, Receiver, Start
 
 from dicomnode.archive.arrival import End, Opened, TurnedAway
 from dicomnode.errors import Misconfigured
-from dicomnode.network import acceptor, association
+from dicomnode.network import association
+from dicomnode.network.serving import acceptor
 
 
 def rejection(assoc: Association) -> tuple[int | None, ...]:

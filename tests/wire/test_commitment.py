@@ -19,17 +19,21 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from wire.receiving import HOST, NODE, Peer, Receiver, Start, dataset_bytes, instance, write
 
-from dicomnode.archive import commitments, contents, files, index, journal
+from dicomnode.archive import commitments, journal
 from dicomnode.archive.commitments import Reference
-from dicomnode.archive.contents import Content
 from dicomnode.archive.database import Database
-from dicomnode.archive.files import FileStore
+from dicomnode.archive.disk import contents, files
+from dicomnode.archive.disk.contents import Content
+from dicomnode.archive.disk.files import FileStore
+from dicomnode.archive.studies import index
 from dicomnode.errors import Failed, Misconfigured, RetryLater
-from dicomnode.network import checkpoint, commitment_call, commitment_message
-from dicomnode.network.commitment import Commitments
-from dicomnode.network.commitment_message import SOP_CLASS, SOP_INSTANCE
-from dicomnode.network.reporter import CommitmentReporter, Pauses
-from dicomnode.network.request import Destination
+from dicomnode.network import checkpoint
+from dicomnode.network.calling.request import Destination
+from dicomnode.network.commitment import call as commitment_call
+from dicomnode.network.commitment import message as commitment_message
+from dicomnode.network.commitment.message import SOP_CLASS, SOP_INSTANCE
+from dicomnode.network.commitment.reporter import CommitmentReporter, Pauses
+from dicomnode.network.commitment.service import Commitments
 
 WITHIN_S = 30
 TRANSACTION = "1.2.3.9"

@@ -20,27 +20,29 @@ from structlog.testing import capture_logs
 from wire.receiving import HOST, NODE, Peer, Receiver, Start, instance, write
 
 from dicomnode import config
-from dicomnode.archive import (
+from dicomnode.archive import tables
+from dicomnode.archive.commitments import Reference
+from dicomnode.archive.database import Database
+from dicomnode.archive.disk.files import FileStore
+from dicomnode.archive.studies import index
+from dicomnode.archive.work import (
     confirmations,
     deliveries,
-    index,
     jobs,
     leases,
     moves,
     results,
     revisions,
-    tables,
 )
-from dicomnode.archive.commitments import Reference
-from dicomnode.archive.confirmations import State
-from dicomnode.archive.database import Database
-from dicomnode.archive.deliveries import Delivery
-from dicomnode.archive.files import FileStore
-from dicomnode.archive.leases import Task
+from dicomnode.archive.work.confirmations import State
+from dicomnode.archive.work.deliveries import Delivery
+from dicomnode.archive.work.leases import Task
 from dicomnode.job import DeliveryState, JobState, Priority
-from dicomnode.network import checkpoint, commitment_call, commitment_message
-from dicomnode.network.commitment import Commitments
-from dicomnode.network.commitment_message import SOP_CLASS, SOP_INSTANCE
+from dicomnode.network import checkpoint
+from dicomnode.network.commitment import call as commitment_call
+from dicomnode.network.commitment import message as commitment_message
+from dicomnode.network.commitment.message import SOP_CLASS, SOP_INSTANCE
+from dicomnode.network.commitment.service import Commitments
 from dicomnode.study import Instance
 from workers import deliver
 from workers.context import Context

@@ -22,7 +22,8 @@ from wire import raw
 from wire.raw import Context, Speaker
 from wire.receiving import Receiver, Start, dataset_bytes, instance
 
-from dicomnode.archive import elements, header, status
+from dicomnode import status
+from dicomnode.archive.disk import elements, header
 from dicomnode.errors import Refused
 from dicomnode.network import association
 

@@ -16,9 +16,9 @@ from pydicom import Dataset
 from wire import raw
 from wire.receiving import KIND, Receiver, Start, dataset_bytes, instance, write
 
-from dicomnode.archive import status
+from dicomnode import status
 from dicomnode.archive.arrival import Stored, TurnedAway
-from dicomnode.archive.space import Space
+from dicomnode.archive.disk.space import Space
 
 CT = raw.Context(id=1, abstract_syntax=KIND[0], transfer_syntaxes=(raw.EXPLICIT,))
 SENDERS = 4

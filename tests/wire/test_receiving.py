@@ -37,9 +37,10 @@ from wire.receiving import (
     write,
 )
 
-from dicomnode.archive import header, status
+from dicomnode import status
 from dicomnode.archive.arrival import End, Ended, Opened, Stored, TurnedAway
-from dicomnode.archive.files import FileStore
+from dicomnode.archive.disk import header
+from dicomnode.archive.disk.files import FileStore
 from dicomnode.errors import Refused
 from dicomnode.network import association
 from dicomnode.network.connection import PromptSocket

@@ -25,10 +25,10 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from servers import Orthanc
 from wire.receiving import HOST, NODE, Receiver, Start, dataset_bytes, instance, write
 
-from dicomnode.archive import status
+from dicomnode import status
 from dicomnode.errors import Misconfigured, RetryLater
-from dicomnode.network import request, sender
-from dicomnode.network.sender import Destination, Sent
+from dicomnode.network.calling import request, sender
+from dicomnode.network.calling.sender import Destination, Sent
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"

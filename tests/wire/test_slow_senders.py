@@ -14,7 +14,7 @@ from wire.raw import Context, Speaker
 from wire.receiving import HOST, KIND, Receiver, Start, instance
 from wire.test_every_byte import encoded
 
-from dicomnode.archive import status
+from dicomnode import status
 from dicomnode.archive.arrival import End, Ended, Opened
 
 # pynetdicom's own reactor takes two threads for each, which do not sleep: no crowd is for it.

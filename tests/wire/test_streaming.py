@@ -14,10 +14,10 @@ from wire import raw
 from wire.raw import Context, Speaker
 from wire.receiving import HOST, KIND, Start, dataset_bytes, instance, write
 
-from dicomnode.archive import status
+from dicomnode import status
 from dicomnode.archive.arrival import End, Opened, TurnedAway
 from dicomnode.errors import Refused
-from dicomnode.network import listener
+from dicomnode.network.serving import listener
 
 CT = Context(id=1, abstract_syntax=KIND[0], transfer_syntaxes=(KIND[1],))
 ECHO = Context(id=3, abstract_syntax=raw.VERIFICATION, transfer_syntaxes=(raw.IMPLICIT,))

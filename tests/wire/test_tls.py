@@ -22,12 +22,12 @@ from wire import raw
 from wire.raw import Context, Speaker
 from wire.receiving import HOST, KIND, NODE, Receiver, Start, dataset_bytes, instance, write
 
-from dicomnode.archive import status
+from dicomnode import status
 from dicomnode.archive.arrival import End, Opened, TurnedAway
 from dicomnode.config import Address
 from dicomnode.errors import Misconfigured, RetryLater
-from dicomnode.network import sender
-from dicomnode.network.request import Destination, Patience, requested
+from dicomnode.network.calling import sender
+from dicomnode.network.calling.request import Destination, Patience, requested
 from dicomnode.network.tls import Certificates, Security
 
 pytestmark = pytest.mark.server("dcmtk")

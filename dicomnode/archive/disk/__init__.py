@@ -1,0 +1,1 @@
+"""The instances as files, and what is read of them."""

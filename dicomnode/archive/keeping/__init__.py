@@ -1,0 +1,1 @@
+"""How long what was received must stay, and that it is still there."""

@@ -1,0 +1,1 @@
+"""Associations that the node asks for: to send, to ask, to be answered."""

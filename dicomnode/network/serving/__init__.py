@@ -1,0 +1,1 @@
+"""The receiver: listeners, associations, and C-STORE requests that become files."""

@@ -1,0 +1,306 @@
+"""The receiver: listens, admits peers, keeps what they send, and reports each fact in order."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from pydicom import Dataset
+from pynetdicom import evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event, EventHandlerType
+from pynetdicom.transport import RequestHandler
+
+from dicomnode import log, status
+from dicomnode.archive.arrival import Arrival
+from dicomnode.archive.disk.files import FileStore
+from dicomnode.errors import Misconfigured, Refused
+from dicomnode.network import association, connection
+from dicomnode.network.association import Admission, PeerEntry
+from dicomnode.network.commitment import message as commitment_message
+from dicomnode.network.commitment.service import Commitment
+from dicomnode.network.connection import PromptSocket
+from dicomnode.network.serving import listener, storage
+from dicomnode.network.serving.listener import ListenEntry, Server, Sockets
+from dicomnode.network.serving.places import Places
+from dicomnode.network.serving.reception import Desk, Reception
+from dicomnode.network.serving.stock import StockConversation
+from dicomnode.network.serving.storage import Gate, OpenGate, Shelf
+from dicomnode.network.serving.streaming import Conversation
+from dicomnode.network.tls import Certificates
+
+_log = log.get(__name__)
+
+_POLL_S = 0.1
+_GRACE_S = 5.0
+_ABORT_S = 2.0
+_GIB = 1024**3
+# Connections that may have no association yet: that wait for a handshake, or to be told to wait.
+_WAITING = 128
+
+
+class _Open(Protocol):
+    """A connection that is being served."""
+
+    def abort(self) -> None:
+        """End it, from any thread."""
+
+    def cut(self) -> None:
+        """Hang up, from any thread."""
+
+
+class Acceptor:
+    """Receives DICOM objects on one port, or on two where associations over TLS are taken too.
+
+    For each association it reports `Opened`, then `Stored` and `TurnedAway` in the order of the
+    requests, then exactly one `Ended`. The status of a `TurnedAway` is the DIMSE status, or for a
+    whole association the result, source and reason of its A-ASSOCIATE-RJ (PS3.8 Table 9-21), one
+    byte each.
+
+    `report` is called from the threads of the associations. It has to return soon and not to raise:
+    what it does not take is not acknowledged.
+    """
+
+    def __init__(
+        self,
+        *,
+        listen: ListenEntry,
+        node_ae_title: str,
+        peers: Mapping[str, PeerEntry],
+        store: FileStore,
+        report: Callable[[Arrival], None],
+        clock: Callable[[], float],
+        places: Places,
+        sockets: Sockets,
+        gate: Gate | None = None,
+        commitment: Commitment | None = None,
+        certificates: Certificates | None = None,
+        new_association_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        self._listen = listen
+        self._admission = Admission(
+            ae_title=node_ae_title,
+            peers=peers,
+            accept_unknown_peers=listen.accept_unknown_peers,
+        )
+        self._desk = Desk(
+            shelf=Shelf(
+                store=store,
+                gate=gate or OpenGate(),
+                longest=int(listen.max_instance_gib * _GIB),
+            ),
+            report=report,
+            clock=clock,
+            new_association_id=new_association_id,
+        )
+        self._places = places
+        self._sockets = sockets
+        self._commitment = commitment
+        self._certificates = certificates
+        self._receptions: WeakKeyDictionary[Association, Reception] = WeakKeyDictionary()
+        self._open: set[_Open] = set()
+        self._is_stopping = False
+        self._changed = threading.Condition()
+        self._servers: list[Server] = []
+
+    def start(self) -> None:
+        """Take up connections, on sockets that listen already."""
+        self._servers.append(self._server(self._sockets.plain, take_up=self._take_up))
+        if self._sockets.secure is not None:
+            self._servers.append(self._server(self._sockets.secure, take_up=self._take_up_secure))
+        for server in self._servers:
+            threading.Thread(
+                target=server.serve_forever, args=[_POLL_S], name="acceptor", daemon=True
+            ).start()
+
+    def stop(self, *, grace_s: float = _GRACE_S) -> None:
+        """Accept no more, let the open associations end, and after `grace_s` abort them.
+
+        When it returns, each of them has been reported as ended.
+        """
+        for server in self._servers:
+            server.shutdown()
+        with self._changed:
+            self._is_stopping = True
+        if self._wait_until_none_is_open(grace_s):
+            return
+        for one in self._still_open():
+            one.abort()
+        if self._wait_until_none_is_open(_ABORT_S):
+            return
+        for one in self._still_open():
+            one.cut()
+        if not self._wait_until_none_is_open(_ABORT_S):
+            _log.error("associations do not end", count=len(self._still_open()))
+
+    def _still_open(self) -> list[_Open]:
+        with self._changed:
+            return list(self._open)
+
+    def _wait_until_none_is_open(self, limit_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, limit_s)
+
+    def _server(
+        self, listening: socket.socket, *, take_up: Callable[[RequestHandler], None]
+    ) -> Server:
+        return Server.on(
+            listening,
+            ae=listener.application_entity(self._admission.ae_title, self._listen),
+            # What the streaming conversation supports it looks up by itself.
+            contexts=association.accepted_contexts() if self._listen.reactor == "stock" else [],
+            events=self._handlers(),
+            take_up=take_up,
+            most_connections=self._listen.max_associations + _WAITING,
+        )
+
+    def _handlers(self) -> list[EventHandlerType]:
+        return [
+            (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_ACCEPTED, self._on_accepted),
+            (evt.EVT_N_ACTION, self._on_action),
+            (evt.EVT_N_EVENT_REPORT, self._on_event_report),
+        ]
+
+    def _take_up(self, handler: RequestHandler) -> None:
+        """Serve a connection, in its own thread, to its end."""
+        if self._listen.reactor == "stock" and type(handler.request) is socket.socket:
+            handler.request = PromptSocket.taking_over(handler.request)
+        assoc = handler._create_association()  # noqa: SLF001 - pynetdicom's own seam for handlers
+        conversation = self._conversation(assoc, handler.request)
+        with self._changed:
+            if self._is_stopping:  # it was taken up in the last moment
+                return
+            self._open.add(conversation)
+        try:
+            conversation.run(acse_s=listener.ACSE_S, idle_s=self._listen.idle_s)
+        finally:
+            reception = self._receptions.pop(assoc, None)
+            if reception is not None:
+                self._places.give_back(reception.peer)
+            with self._changed:
+                self._open.discard(conversation)
+                self._changed.notify_all()
+
+    def _conversation(
+        self, assoc: Association, sock: socket.socket
+    ) -> Conversation | StockConversation:
+        if self._listen.reactor == "stock":
+            return StockConversation(assoc, reception_of=self._receptions.get)
+        return Conversation(
+            assoc,
+            sock,
+            reception_of=self._receptions.get,
+            longest_pdu=self._listen.max_pdu_kib * 1024,
+        )
+
+    def _take_up_secure(self, handler: RequestHandler) -> None:
+        if self._certificates is None:
+            raise RuntimeError("a secure socket without certificates")
+        try:
+            handler.request = connection.secured(
+                handler.request, self._certificates.server(), timeout_s=listener.ACSE_S
+            )
+        except (OSError, Misconfigured) as error:  # ssl.SSLError is an OSError
+            self._desk.turn_away(_no_tls(handler.client_address[0], error))
+            return
+        self._take_up(handler)
+
+    def _on_requested(self, event: Event) -> None:
+        """Decide on an association; whatever goes wrong here, it is not accepted."""
+        assoc = event.assoc
+        try:
+            peer = self._admit(assoc)
+            self._places.take(peer)
+            self._receptions[assoc] = Reception(desk=self._desk, peer=peer)
+        except Refused as named:
+            refusal = named
+        except Exception:  # noqa: BLE001 - the edge: what nobody named is not let in
+            _log.exception("association failed unexpectedly")
+            refusal = storage.unexpected(association.REJECTED_FOR_NOW)
+        else:
+            return
+        self._desk.turn_away(refusal)
+        _reject(assoc, refusal)
+
+    def _admit(self, assoc: Association) -> str:
+        request: Any = assoc.requestor.primitive
+        association.require_dicom(
+            str(request.application_context_name or ""),
+            # pynetdicom itself turns other versions away, and does not hand them on.
+            protocol_version=getattr(request, "protocol_version", 1),
+        )
+        return self._admission.admit(
+            calling_ae_title=request.calling_ae_title,
+            called_ae_title=request.called_ae_title,
+            address=_address(assoc),
+        )
+
+    def _on_accepted(self, event: Event) -> None:
+        self._receptions[event.assoc].opened(
+            calling_ae_title=event.assoc.requestor.ae_title.strip(), address=_address(event.assoc)
+        )
+
+    def _on_action(self, event: Event) -> tuple[int, Dataset | None]:
+        """Answer a request for storage commitment (PS3.4 J.3.2)."""
+        request: Any = event.request
+        fault = commitment_message.misdirected(
+            sop_class_uid=str(request.RequestedSOPClassUID),
+            sop_instance_uid=str(request.RequestedSOPInstanceUID),
+            action_type_id=request.ActionTypeID,
+        )
+        if fault:
+            return fault, None
+        if self._commitment is None:
+            return status.PROCESSING_FAILURE, None
+        reception = self._receptions[event.assoc]
+        asked = self._commitment.asked(
+            peer=reception.peer,
+            calling_ae_title=event.assoc.requestor.ae_title.strip(),
+            information=event.action_information,
+        )
+        if asked.report is not None:
+            reception.reports.append(asked.report)
+        return asked.status, None
+
+    def _on_event_report(self, event: Event) -> tuple[int, Dataset | None]:
+        """Take what a destination says of the objects that it was asked for (PS3.4 J.3.3)."""
+        request: Any = event.request
+        fault = commitment_message.misdirected(
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+        )
+        if fault:
+            return fault, None
+        if self._commitment is None:
+            return status.PROCESSING_FAILURE, None
+        said = self._commitment.reported(
+            peer=self._receptions[event.assoc].peer,
+            event_type_id=request.EventTypeID,
+            information=event.event_information,
+        )
+        return said, None
+
+
+def _address(assoc: Association) -> str:
+    remote: Any = assoc.requestor.address_info
+    return str(remote.address)
+
+
+def _no_tls(address: str, error: OSError | Misconfigured) -> Refused:
+    why = error.reason if hasattr(error, "reason") else type(error).__name__
+    return Refused(
+        "tls-handshake-failed",
+        f"{address} did not get through the TLS handshake: {why}.",
+        status=association.REJECTED_FOR_NOW,
+    )
+
+
+def _reject(assoc: Association, refusal: Refused) -> None:
+    """Send an A-ASSOCIATE-RJ; returns when it is out."""
+    assoc.acse.send_reject(*association.rejection(refusal.status))
+    assoc.kill()

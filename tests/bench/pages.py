@@ -1,10 +1,11 @@
-"""How long the administrator's pages take with many studies: p50 and p95 of each, in milliseconds.
+"""How long the page takes with many studies, while images arrive: p50 and p95 in milliseconds.
 
-    python tests/bench/pages.py [--studies 100000] [--postgres] [--rounds 30]
+    python tests/bench/pages.py [--studies 100000] [--postgres] [--rounds 30] [--arriving 100]
 
-Makes a database with ten instances for each study, and asks for each page as a browser does, with
-one request at a time and no network in between. What is asked is varied, so that no answer is the
-one before.
+A node runs as it does in a hospital, its rows in SQLite or PostgreSQL. Its database is filled with
+ten instances for each study; then a modality sends it CT images at a steady pace, and each page is
+asked for as a browser does, over HTTP, one request at a time. What is asked is varied, so that no
+answer is the one before.
 """
 
 from __future__ import annotations
@@ -14,161 +15,63 @@ import contextlib
 import json
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import httpx2
 import paged
+import running
 import servers
-from sqlalchemy import Connection, text
+from bench import arrivals, many_studies
+from bench.many_studies import FAMILIES, GIVEN, SPAN_S, arrived_at, count, uid_of
+from running import RunningNode
 
-from dicomnode.archive import tables
+from dicomnode import node
+from dicomnode.archive.access import people
+from dicomnode.archive.access.people import Role
 from dicomnode.archive.database import Database
+from dicomnode.web import passwords
 
-PER_STUDY = 10
-TOGETHER = 2000
 #: No page may take longer than this, 19 times of 20.
 LIMIT_MS = 200.0
-
-_FAMILIES = (
-    "Lindqvist", "Okafor", "Müller", "Tanaka", "Novak", "Haddad", "OConnor", "Silva", "Kowalska",
-    "Nguyen", "Smith", "Rossi", "Dubois", "Ivanova", "Kim", "Garcia", "Hansen", "Yilmaz",
-)  # fmt: skip
-_GIVEN = ("Astrid", "Chidi", "Kaethe", "Yuki", "Jan", "Leila", "Brendan", "Beatriz", "Zofia")
-_OUTCOMES = ("delivered",) * 80 + ("not applicable",) * 17 + ("failed",) * 2 + ("in progress",)
-_STATES = {
-    "delivered": "delivered", "failed": "failed", "in progress": "pending",
-    "not applicable": "not_applicable",
-}  # fmt: skip
-_SPAN_S = 300 * 86_400.0
+_PAGE_S = 60.0
 
 
-def fill(database: Database, studies: int) -> None:
-    """Put studies into the database, row by row as they would stand there."""
-    dice = random.Random(1)
-    for start in range(0, studies, TOGETHER):
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for number in range(start, min(start + TOGETHER, studies)):
-            for table, row in study(number, studies, dice):
-                rows.setdefault(table, []).append(row)
-        with database.write() as tx:
-            for table in ("association", "study", "series", "instance", "decision", "job"):
-                tx.execute(tables.metadata.tables[table].insert(), rows[table])
-            for table in ("result", "delivery", "event"):
-                tx.execute(tables.metadata.tables[table].insert(), rows[table])
-    with database.write() as tx:
-        tx.execute(text("ANALYZE"))
+@dataclass(frozen=True, kw_only=True)
+class Arrived:
+    """What came while pages were asked for.
+
+    Attributes:
+        a_second: Images that were acknowledged, for each second.
+        behind: Images that were acknowledged and not indexed, when the last page had answered.
+    """
+
+    sent: int
+    a_second: float
+    behind: int
 
 
-def uid_of(number: int) -> str:
-    """A UID as most are: long, and alike at its beginning."""
-    return f"1.2.826.0.1.3680043.8.498.{10**9 + number * 7919}"
-
-
-def study(number: int, studies: int, dice: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of one study."""
-    uid, outcome = uid_of(number), dice.choice(_OUTCOMES)
-    at = paged.NOW - _SPAN_S * (1 - number / studies) - 100
-    family, given = dice.choice(_FAMILIES), dice.choice(_GIVEN)
-    patient = f"P{number % (studies // 3):07}"
-    modality = dice.choice(("CT", "MR", "MR", "DX", "PT"))
-    association, job = f"a{number:09}", f"{number:032x}"
-    header = {
-        "Modality": modality, "PatientName": f"{family}^{given}", "PatientID": patient,
-        "StudyDescription": "Brain without contrast", "SeriesDescription": "T1", "SeriesNumber": 1,
-        **{f"Keyword{one}": "some value as headers have many" for one in range(60)},
-    }  # fmt: skip
-    yield "association", {
-        "id": association, "peer": f"scanner{number % 4}", "calling_ae_title": "CT1",
-        "address": "10.0.0.5", "opened_at": at, "ended_at": at + 3, "end": "released",
-        "stored": PER_STUDY, "refused": 0,
-    }  # fmt: skip
-    yield "study", {
-        "study_instance_uid": uid, "state": "complete", "revision": 1, "first_at": at,
-        "last_at": at + 3, "completed_at": at + 5, "because": "", "outcome": outcome,
-        "source": f"scanner{number % 4}", "patient_id": patient.lower(),
-        "patient_name": f"{family} {given}".lower(), "accession_number": f"a{number:08}",
-        "modalities": f" {modality} ", "received": PER_STUDY, "received_bytes": PER_STUDY * 500_000,
-    }  # fmt: skip
-    yield "series", {
-        "study_instance_uid": uid, "series_instance_uid": f"{uid}.1", "header": header
-    }  # fmt: skip
-    for one in range(PER_STUDY):
-        yield "instance", {
-            "sop_instance_uid": f"{uid}.1.{one}", "study_instance_uid": uid,
-            "series_instance_uid": f"{uid}.1", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.4",
-            "transfer_syntax_uid": "1.2.840.10008.1.2.1", "digest": "00" * 32,
-            "path": f"instances/{number}/{one}.dcm", "size": 500_000,
-            "header": {"changed": {"InstanceNumber": one}, "missing": []},
-            "association": association, "received_at": at + one * 0.3,
-        }  # fmt: skip
-    yield "decision", {
-        "study_instance_uid": uid, "revision": 1, "rule": paged.RULE, "series_instance_uid":
-        f"{uid}.1", "model": paged.MODEL, "outcome": "job", "origin": "route", "clause": "",
-        "value": "", "detail": "every clause holds",
-    }  # fmt: skip
-    yield from _work(uid, outcome, job, association, at=at)
-
-
-def _work(
-    uid: str, outcome: str, job: str, association: str, *, at: float
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    state = _STATES[outcome]
-    is_over = state != "pending"
-    yield "job", {
-        "id": job, "key": job * 2, "study_instance_uid": uid, "revision": 1, "rule": paged.RULE,
-        "model": paged.MODEL, "model_digest": "ab" * 32,
-        "inputs": {"image": {"series": [f"{uid}.1"],
-                             "instances": [f"{uid}.1.{n}" for n in range(PER_STUDY)]}},
-        "send_to": ["pacs"], "urgency": 1, "timings": dict(paged.TIMINGS), "device": "cuda:0",
-        "state": state, "reason": "missing-slices" if state == "failed" else "", "attempts": 1,
-        "created_at": at + 5, "ended_at": at + 12 if is_over else None,
-    }  # fmt: skip
-    if state == "delivered":
-        yield "result", {
-            "job": job, "position": 0, "kind": "seg", "sop_instance_uid": f"2.25.{int(job, 16)}",
-            "series_instance_uid": f"2.25.{int(job, 16)}.1", "path": f"results/{job}/1/seg.dcm",
-            "digest": "0", "profiles": [],
-        }  # fmt: skip
-        yield "delivery", {
-            "id": job, "job": job, "destination": "pacs", "state": "confirmed", "attempts": 1,
-            "created_at": at + 10, "ended_at": at + 12,
-        }  # fmt: skip
-    for kind, about, facts in (
-        ("association opened", None, {"peer": "scanner1"}),
-        ("association ended", None, {"end": "released", "stored": PER_STUDY}),
-        ("study complete", uid, {"revision": 1}),
-        ("job created", uid, {"rule": paged.RULE}),
-        ("job moved", uid, {"state": "predicting"}),
-        ("job moved", uid, {"state": "delivering"}),
-        ("delivery moved", uid, {"state": "confirmed", "destination": "pacs"}),
-        ("job moved", uid, {"state": state}),
-    ):
-        yield "event", {
-            "at": at, "kind": kind, "study_instance_uid": about, "job": job if about else None,
-            "association": None if about else association, "facts": facts,
-        }  # fmt: skip
-
-
-def pages_asked(studies: int, dice: random.Random) -> dict[str, Callable[[], str]]:
+def pages_asked(studies: int, dice: random.Random, *, now: float) -> dict[str, Callable[[], str]]:
     """Name → the address that is asked for, another one each time."""
 
     def some() -> int:
         return dice.randrange(studies)
 
     def day() -> str:
-        at = paged.NOW - dice.random() * _SPAN_S
+        at = now - dice.random() * SPAN_S
         return time.strftime("%Y-%m-%d", time.localtime(at))
 
     def deep() -> str:
         number = some()
-        at = paged.NOW - _SPAN_S * (1 - number / studies) - 100
-        return f"/studies?older={at!r}_{uid_of(number)}"
+        return f"/studies?older={arrived_at(number, studies, now=now)!r}_{uid_of(number)}"
 
     return {
         "list": lambda: "/studies-list",
@@ -179,14 +82,14 @@ def pages_asked(studies: int, dice: random.Random) -> dict[str, Callable[[], str
         "list, modality of none": lambda: "/studies?modality=NM",
         "list, one day": lambda: f"/studies?from={(one := day())}&to={one}",
         "search, patient ID": lambda: f"/studies?q=p{some() % (studies // 3):07}",
-        "search, family name": lambda: f"/studies?q={dice.choice(_FAMILIES)}",
-        "search, whole name": lambda: f"/studies?q={dice.choice(_FAMILIES)}+{dice.choice(_GIVEN)}",
+        "search, family name": lambda: f"/studies?q={dice.choice(FAMILIES)}",
+        "search, whole name": lambda: f"/studies?q={dice.choice(FAMILIES)}+{dice.choice(GIVEN)}",
         "search, one letter": lambda: f"/studies?q={dice.choice('abcdefghijklmnopqrstuvwxyz')}",
         "search, accession number": lambda: f"/studies?q=A{some():08}",
         "search, beginning of a UID": lambda: "/studies?q=1.2.826.0.1.3680043",
         "search, one UID": lambda: f"/studies?q={uid_of(some())}",
         "search, nothing like it": lambda: f"/studies?q=zz{some()}",
-        "search, name and failed": lambda: f"/studies?outcome=failed&q={dice.choice(_FAMILIES)}",
+        "search, name and failed": lambda: f"/studies?outcome=failed&q={dice.choice(FAMILIES)}",
         "one study": lambda: f"/studies/{uid_of(some())}",
         "accounting": lambda: "/accounting",
         "models": lambda: "/models",
@@ -198,12 +101,15 @@ def pages_asked(studies: int, dice: random.Random) -> dict[str, Callable[[], str
 
 
 def measure(
-    pages: paged.Pages, studies: int, *, rounds: int, say: Callable[[str], None]
+    browser: httpx2.Client,
+    asked: dict[str, Callable[[], str]],
+    *,
+    rounds: int,
+    say: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
     """Page → its p50 and p95 in milliseconds, after one round that is not counted."""
-    browser = pages.as_("administrator")
     found = {}
-    for name, address in pages_asked(studies, random.Random(2)).items():
+    for name, address in asked.items():
         taken = []
         for _ in range(rounds + 1):
             path = address()
@@ -234,9 +140,65 @@ def database_url(*, postgres: bool) -> Iterator[str | None]:
             server.stop()
 
 
-def count(tx: Connection, table: str) -> int:
-    """How many rows a table has."""
-    return int(tx.scalar(text(f"SELECT count(*) FROM {table}")) or 0)
+@contextlib.contextmanager
+def serving(folder: Path, *, url: str | None) -> Iterator[tuple[RunningNode, Database]]:
+    """A node that receives and shows, with an administrator; and its database."""
+    text = running.toml(
+        pacs={"ae_title": "PACS", "port": servers.free_port()},
+        routes=running.HIPPOCAMPUS_ROUTE,
+        extra="[web]\nport = 0" + (f'\n[database]\nurl = "{url}"' if url else ""),
+    )
+    with running.running(folder, text, command="serve") as made:
+        database = Database(made.configuration.database.url)
+        try:
+            with database.write() as tx:
+                people.add(
+                    tx, "administrator", role=Role.ADMINISTRATOR,
+                    password_hash=passwords.hashed(paged.PASSWORD), at=time.time(),
+                )  # fmt: skip
+            yield made, database
+        finally:
+            database.close()
+
+
+@contextlib.contextmanager
+def signed_in(to: RunningNode) -> Iterator[httpx2.Client]:
+    """A browser of sorts that the administrator has signed in with."""
+    port = node.page_of(to.configuration.node.data_dir)
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=_PAGE_S) as browser:
+        assert paged.sign_in(browser, "administrator").status_code == 303
+        yield browser
+
+
+@contextlib.contextmanager
+def arriving(to: RunningNode, *, a_second: float, side: int) -> Iterator[subprocess.Popen[str]]:
+    """A modality that sends meanwhile, from a process of its own."""
+    command = [
+        sys.executable, arrivals.__file__, str(to.port),
+        "--a-second", str(a_second), "--side", str(side),
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as sender:
+        try:
+            yield sender
+        finally:
+            sender.kill()
+
+
+def arrived(sender: subprocess.Popen[str], database: Database, *, before: int) -> Arrived:
+    """Let the sender end, and count what has come of it."""
+    with database.read() as tx:
+        indexed = count(tx, "instance") - before
+    said, _ = sender.communicate()
+    if sender.returncode != 0:
+        sys.exit("The modality ended early; see above.")
+    told = json.loads(said)
+    return Arrived(
+        sent=told["sent"],
+        a_second=round(told["sent"] / told["seconds"], 1),
+        behind=max(0, told["sent"] - indexed),
+    )
 
 
 def main() -> None:
@@ -244,6 +206,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--arriving", type=float, default=100.0, help="images a second; 0: none")
+    parser.add_argument("--side", type=int, default=512, help="rows and columns of an image")
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -256,19 +220,35 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         database_url(postgres=asked.postgres) as url,
-        paged.pages(Path(folder), url=url) as pages,
+        serving(Path(folder) / "node", url=url) as (made, database),
     ):
-        fill(pages.database, asked.studies)
-        with pages.database.read() as tx:
-            rows = {one: count(tx, one) for one in ("study", "instance", "job", "event")}
-        kind = "PostgreSQL" if asked.postgres else "SQLite"
-        say(f"{kind}: " + ", ".join(f"{number} rows of {name}" for name, number in rows.items()))
-        say(f"{'page':30} {'p50 ms':>8} {'p95 ms':>8}")
-        found = measure(pages, asked.studies, rounds=asked.rounds, say=say)
+        document = _measured(made, database, asked, say)
     if asked.json:
-        document = {"database": kind, "rows": rows, "pages": found}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    sys.exit(any(one["p95_ms"] >= LIMIT_MS for one in found.values()))
+    sys.exit(any(one["p95_ms"] >= LIMIT_MS for one in document["pages"].values()))
+
+
+def _measured(
+    made: RunningNode, database: Database, asked: argparse.Namespace, say: Callable[[str], None]
+) -> dict[str, Any]:
+    now = time.time()
+    many_studies.fill(database, asked.studies, now=now)
+    with database.read() as tx:
+        rows = {one: count(tx, one) for one in ("study", "instance", "job", "event")}
+    kind = "PostgreSQL" if asked.postgres else "SQLite"
+    say(f"{kind}: " + ", ".join(f"{number} rows of {name}" for name, number in rows.items()))
+    say(f"{'page':30} {'p50 ms':>8} {'p95 ms':>8}")
+    addresses = pages_asked(asked.studies, random.Random(2), now=now)
+    with contextlib.ExitStack() as stack:
+        sender = None
+        if asked.arriving:
+            sender = stack.enter_context(arriving(made, a_second=asked.arriving, side=asked.side))
+        browser = stack.enter_context(signed_in(made))
+        found = measure(browser, addresses, rounds=asked.rounds, say=say)
+        came = sender and arrived(sender, database, before=rows["instance"])
+    if came:
+        say(f"{came.sent} images came meanwhile, {came.a_second} a second; {came.behind} behind")
+    return {"database": kind, "rows": rows, "arrived": came and vars(came), "pages": found}
 
 
 if __name__ == "__main__":

@@ -2,37 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import bundles
 from running import wait_for
-
-from dicomnode import bundle
-
-_MANIFEST = """
-name         = "Gate"
-manufacturer = "Nobody"
-intended_use = "Tests"
-notice       = "RESEARCH USE ONLY"
-family       = {{ value = "123110", scheme = "DCM", meaning = "Artificial Intelligence" }}
-procedure    = {{ value = "25056-3", scheme = "LN", meaning = "MRI unspecified body region" }}
-
-[inputs.image]
-modality    = "{modality}"
-sop_classes = ["{sop_class}"]
-
-[outputs.pred]
-kind = "label_map"
-
-[[outputs.pred.segments]]
-label    = 1
-name     = "Bright"
-category = {{ value = "91723000", scheme = "SCT", meaning = "Anatomical Structure" }}
-type     = {{ value = "5366008", scheme = "SCT", meaning = "Hippocampus" }}
-color    = "#ff0000"
-measure  = ["volume"]
-"""
 
 _NET = """
 import pathlib
@@ -56,25 +30,6 @@ class Net(torch.nn.Module):
         level = image.mean() + self.level
         return torch.cat([level - image, image - level], dim=1)
 """
-
-_CONFIGURATION = {
-    "bundle_root": ".",
-    "device": "$torch.device('cpu')",
-    "network_def": {"_target_": "scripts.net.Net"},
-    "network": "$@network_def.to(@device)",
-    "preprocessing": {
-        "_target_": "Compose",
-        "transforms": [
-            {"_target_": "LoadImaged", "keys": "image"},
-            {"_target_": "EnsureChannelFirstd", "keys": "image"},
-        ],
-    },
-    "inferer": {"_target_": "SimpleInferer"},
-    "postprocessing": {
-        "_target_": "Compose",
-        "transforms": [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}],
-    },
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +61,16 @@ def write(root: Path, *, modality: str = "MR", sop_class: str = "MRImageStorage"
     """Write the bundle and lock it; the gate stands open."""
     import torch
 
-    folder = root / "gate"
-    bundle_dir = root / "bundle"
-    for each in (folder, *(bundle_dir / name for name in ("configs", "models", "scripts"))):
-        each.mkdir(parents=True)
-    (bundle_dir / "dicom.toml").write_text(_MANIFEST.format(modality=modality, sop_class=sop_class))
-    (bundle_dir / "configs" / "metadata.json").write_text(json.dumps({"version": "1.0.0"}))
-    (bundle_dir / "configs" / "inference.json").write_text(json.dumps(_CONFIGURATION))
-    (bundle_dir / "scripts" / "__init__.py").touch()
-    (bundle_dir / "scripts" / "net.py").write_text(_NET.format(folder=str(folder)))
-    torch.save({"level": torch.zeros(1)}, bundle_dir / "models" / "model.pt")
-    bundle.write_lock(bundle_dir)
-    return Gate(bundle=bundle_dir, folder=folder)
+    folder, made = root / "gate", root / "bundle"
+    folder.mkdir(parents=True)
+    about = f'modality = "{modality}"\nsop_classes = ["{sop_class}"]'
+    bundles.write(
+        made,
+        manifest=bundles.of_one_image("Gate", about)
+        + bundles.LABEL_MAP
+        + bundles.segment(1, "Bright", is_measured=True),
+        configuration=bundles.plain(),
+        script=_NET.format(folder=str(folder)),
+        weights={"level": torch.zeros(1)},
+    )
+    return Gate(bundle=made, folder=folder)

@@ -7,15 +7,12 @@ below `/dicom-web`, an Orthanc on one port of 127.0.0.1; `Viewer` is a study tha
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 import http.client
 import http.server
 import json
 import mimetypes
 import re
-import subprocess
 import tarfile
 import tempfile
 import threading
@@ -24,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import npm
 import numpy as np
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -48,7 +46,6 @@ SIZE = {"width": 1280, "height": 800}
 WITHIN_MS = 30_000  # what a page may take for anything; two busy cores are slow
 
 _BUILT = "package/dist/"  # in the archive: the viewer as browsers take it
-_FETCH_WITHIN_S = 240
 
 _LEAST_SHARE = 0.2  # of a colour that lies over grey
 _ROUNDING = 6  # of 255: colours are written as CIELab, mixed and drawn
@@ -105,15 +102,11 @@ _CHROMIUM_FLAGS = [
 ]
 
 
-class NotFetched(Exception):
-    """The viewer is not here, and could not be had."""
-
-
 def fetched() -> Path:
     """The folder of the viewer's files, from the registry if they are not here yet.
 
     Raises:
-        NotFetched: It is not here and the registry did not give it.
+        npm.NotFetched: It is not here and the registry did not give it.
         ValueError: What the registry gave is not what it was.
     """
     folder = CACHE / VERSION
@@ -121,30 +114,12 @@ def fetched() -> Path:
         return folder
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
-        archive = _packed(Path(temporary))
+        archive = npm.packed(PACKAGE, VERSION, sha512=SHA512, folder=Path(temporary))
         _unpack(archive, Path(temporary) / "dist")
         # Another run of the tests may have been faster; its files are the same.
         with contextlib.suppress(OSError):
             (Path(temporary) / "dist").rename(folder)
     return folder
-
-
-def _packed(folder: Path) -> Path:
-    """Let npm bring the archive."""
-    try:
-        subprocess.run(
-            ["npm", "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", str(folder)],
-            cwd=folder, check=True, capture_output=True, text=True, timeout=_FETCH_WITHIN_S,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        raise NotFetched(
-            f"npm did not bring {PACKAGE}: {getattr(error, 'stderr', error)}"
-        ) from None
-    (archive,) = folder.glob("*.tgz")
-    digest = hashlib.sha512(archive.read_bytes()).digest()
-    if base64.b64encode(digest).decode() != SHA512:
-        raise ValueError(f"{PACKAGE} {VERSION} is not what it was when its digest was taken")
-    return archive
 
 
 def _unpack(archive: Path, folder: Path) -> None:

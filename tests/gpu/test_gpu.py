@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bundles
 import numpy as np
 import pytest
 
@@ -34,8 +35,7 @@ def _has_cuda() -> bool:
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not _has_cuda(), reason="torch sees no CUDA device"),
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
+    *bundles.QUIET,
 ]
 
 

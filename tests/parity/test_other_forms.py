@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import bundles
 import numpy as np
 import published
 import pytest
@@ -41,8 +42,7 @@ from dicomnode.volume import Images, Picture, SliceSource
 from workers import inference
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
+    *bundles.QUIET,
     # torchvision and scikit-image, of what is theirs
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import bundles
 import nibabel  # type: ignore[import-untyped]
 import numpy as np
 import published
-import pytest
 from numpy.typing import NDArray
 from published import (
     VOLUME,
@@ -35,10 +35,7 @@ from dicomnode.prediction import LabelMap, Masks, Shown
 from dicomnode.volume import Volume
 from workers import inference
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
+pytestmark = bundles.QUIET
 
 
 def a_volume(seed: int = 3, shape: tuple[int, int, int] = (16, 30, 34)) -> Volume:

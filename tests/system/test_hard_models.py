@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import bundles
 import phantom
 import pydicom
 import running
 from servers import Orthanc
 
-from dicomnode import bundle
 from dicomnode.network.calling import sender
 from dicomnode.uid import derived
 
-MANIFEST = """
-name         = "{name}"
-manufacturer = "Nobody"
-intended_use = "Tests"
-notice       = "RESEARCH USE ONLY"
-family       = {{ value = "123110", scheme = "DCM", meaning = "Artificial Intelligence" }}
-procedure    = {{ value = "25056-3", scheme = "LN", meaning = "MRI unspecified body region" }}
-
-[inputs.image]
-modality    = "MR"
-sop_classes = ["MRImageStorage"]
-
-[outputs.pred]
-kind = "label_map"
-
-[[outputs.pred.segments]]
-label    = 1
-name     = "Bright"
-category = {{ value = "91723000", scheme = "SCT", meaning = "Anatomical Structure" }}
-type     = {{ value = "5366008", scheme = "SCT", meaning = "Hippocampus" }}
-color    = "#ff0000"
-"""
 NET = """
 import time
 
@@ -46,21 +23,7 @@ class Net(torch.nn.Module):
     def forward(self, image):
 {body}
 """
-CONFIGURATION = {
-    "network_def": {"_target_": "scripts.net.Net"},
-    "preprocessing": {
-        "_target_": "Compose",
-        "transforms": [
-            {"_target_": "LoadImaged", "keys": "image"},
-            {"_target_": "EnsureChannelFirstd", "keys": "image"},
-        ],
-    },
-    "postprocessing": {
-        "_target_": "Compose",
-        "transforms": [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}],
-    },
-}
-GOOD = "return torch.cat([image.mean() - image, image - image.mean()], dim=1)"
+GOOD = f"return {bundles.BRIGHT}"
 BODIES = {
     "hangs": "while True: time.sleep(1)",
     "eats": "eaten = []\n        while True: eaten.append(torch.ones(2**26))",
@@ -79,16 +42,12 @@ EXPECTED = {
 
 
 def write(root: Path, name: str) -> Path:
-    import torch
-
-    for folder in ("configs", "models", "scripts"):
-        (root / folder).mkdir(parents=True)
-    (root / "dicom.toml").write_text(MANIFEST.format(name=name))
-    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "1.0.0"}))
-    (root / "configs" / "inference.json").write_text(json.dumps(CONFIGURATION))
-    (root / "scripts" / "net.py").write_text(NET.format(body=f"        {BODIES[name]}"))
-    torch.save({}, root / "models" / "model.pt")
-    bundle.write_lock(root)
+    bundles.write(
+        root,
+        manifest=bundles.of_one_image(name) + bundles.LABEL_MAP + bundles.segment(1, "Bright"),
+        configuration=bundles.plain(),
+        script=NET.format(body=f"        {BODIES[name]}"),
+    )
     return root
 
 

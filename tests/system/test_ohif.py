@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import answered
+import npm
 import numpy as np
 import ohif
 import pytest
@@ -51,7 +52,7 @@ def site(orthanc: Orthanc) -> Iterator[str]:
     """The address of the viewer."""
     try:
         ohif.fetched()
-    except ohif.NotFetched as error:
+    except npm.NotFetched as error:
         servers.do_without(str(error))
     with ohif.site(orthanc.http_url) as address:
         yield address

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import bundles
 import numpy as np
 import phantom
 import pydicom
@@ -16,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from dicomnode import bundle, results, volume
+from dicomnode import results, volume
 from dicomnode.bundle import Bundle
 from dicomnode.prediction import LabelMap, Prediction, Shown
 from dicomnode.volume import Volume
@@ -29,30 +30,9 @@ pytestmark = [
     pytest.mark.data,
     # real files, with real faults
     pytest.mark.filterwarnings("ignore:.*[Vv]alue:UserWarning"),
-    # torch deprecates TorchScript, which MONAI uses while it is imported
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
+    *bundles.QUIET,
 ]
 
-HEAD = """
-name         = "{name}"
-manufacturer = "Nobody"
-intended_use = "Tests"
-notice       = "RESEARCH USE ONLY"
-family       = {{ value = "123110", scheme = "DCM", meaning = "Artificial Intelligence" }}
-procedure    = {{ value = "25056-3", scheme = "LN", meaning = "MRI unspecified body region" }}
-"""
-SEGMENT = """
-[[outputs.pred.segments]]
-label    = {label}
-name     = "{name}"
-category = {{ value = "91723000", scheme = "SCT", meaning = "Anatomical Structure" }}
-type     = {{ value = "{code}", scheme = "SCT", meaning = "{name}" }}
-color    = "{color}"
-measure  = ["volume"]
-"""
-MR = 'modality = "MR"\nsop_classes = ["MRImageStorage"]'
-CT = 'modality = "CT"\nsop_classes = ["CTImageStorage"]'
 PT = 'modality = "PT"\nsop_classes = ["PositronEmissionTomographyImageStorage"]\nvalues = "suvbw"'
 
 
@@ -66,41 +46,15 @@ def a_bundle(
     finish: list[dict[str, Any]],
     weights: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    import torch
-
-    for folder in ("configs", "models", "scripts"):
-        (root / folder).mkdir(parents=True)
-    manifest = HEAD.format(name=root.name)
+    manifest = bundles.head(root.name)
     manifest += "".join(f"\n[inputs.{name}]\n{about}\n" for name, about in inputs.items())
-    manifest += '\n[outputs.pred]\nkind = "label_map"\n'
+    manifest += bundles.LABEL_MAP
     for label, (name, code, color) in segments.items():
-        manifest += SEGMENT.format(label=label, name=name, code=code, color=color)
-    (root / "dicom.toml").write_text(manifest)
-    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "1.0.0"}))
-    configuration = {
-        "device": "$torch.device('cuda:0')",
-        "network_def": {"_target_": "scripts.net.Net"},
-        "network": "$@network_def.to(@device)",
-        "preprocessing": {"_target_": "Compose", "transforms": prepare},
-        "dataset": {"_target_": "Dataset", "data": [], "transform": "@preprocessing"},
-        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
-        "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": {"_target_": "Compose", "transforms": finish},
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-        },
-        "run": ["$@evaluator.run()"],
-    }
-    (root / "configs" / "inference.json").write_text(json.dumps(configuration))
-    (root / "scripts" / "net.py").write_text(net)
-    torch.save(dict(weights or {}), root / "models" / "model.pt")
-    bundle.write_lock(root)
-    return bundle.load(root)
+        manifest += bundles.segment(label, name, kind=(code, name), color=color, is_measured=True)
+    configuration = bundles.evaluated(before=prepare, after=finish)
+    return bundles.write(
+        root, manifest=manifest, configuration=configuration, script=net, weights=weights
+    )
 
 
 def predicted(model: Bundle, files: Mapping[str, list[Path]]) -> tuple[Prediction, LabelMap]:
@@ -194,7 +148,7 @@ def test_a_third_partys_network_finds_grey_and_white_matter_on_an_oblique_grid(
     net, weights = meshnet()
     model = a_bundle(
         tmp_path / "Brain tissue",
-        inputs={"image": MR},
+        inputs={"image": bundles.MR},
         segments={
             1: ("White matter", "68523003", "#f0f0f0"),
             2: ("Grey matter", "389080008", "#808080"),
@@ -351,7 +305,7 @@ def test_three_series_of_one_study_feed_one_model_each_on_its_own_grid(
         name: [path for path in (folder / sub / "image").iterdir() if path.is_file()]
         for name, sub in (("ct", "CT"), ("mr", "MR_T1"), ("pt", "PET"))
     }
-    inputs = {"ct": CT, "mr": MR, "pt": PT}
+    inputs = {"ct": bundles.CT, "mr": bundles.MR, "pt": PT}
     own = a_bundle(
         tmp_path / "Own grids",
         inputs=inputs,

@@ -9,11 +9,11 @@ nearer to it.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bundles
 import numpy as np
 import phantom
 import pytest
@@ -21,122 +21,55 @@ import readers
 from examples import Example
 from numpy.typing import NDArray
 
-from dicomnode import bundle, volume
+from dicomnode import volume
 from dicomnode.prediction import LabelMap
 from dicomnode.volume import Volume
 from workers import inference
 
-pytestmark = [
-    # torch deprecates TorchScript, which MONAI uses while it is imported
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    # one of MONAI's readers says so whenever a loader is made
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
+pytestmark = bundles.QUIET
 
 MILLIMETRES = 1.5
 #: Label → what is added to the brightness where the body is. A bright body's edge never looks like
 #: a dark one; the third body is not there to be seen.
 BRIGHTNESS = {0: 0, 1: -1000, 2: 1000, 3: 0}
 
-MANIFEST = """
-name         = "Dark and bright"
-manufacturer = "Nobody"
-intended_use = "Tests"
-notice       = "RESEARCH USE ONLY"
-family       = { value = "123110", scheme = "DCM", meaning = "Artificial Intelligence" }
-procedure    = { value = "25056-3", scheme = "LN", meaning = "MRI unspecified body region" }
-
-[inputs.image]
-modality    = "MR"
-sop_classes = ["MRImageStorage", "EnhancedMRImageStorage"]
-
-[outputs.pred]
-kind = "label_map"
-"""
-SEGMENT = """
-[[outputs.pred.segments]]
-label    = {label}
-name     = "{name}"
-category = {{ value = "85756007", scheme = "SCT", meaning = "Tissue" }}
-type     = {{ value = "85756007", scheme = "SCT", meaning = "Tissue" }}
-color    = "#61e294"
-measure  = ["volume"]
-"""
+MANIFEST = (
+    bundles.of_one_image(
+        "Dark and bright",
+        'modality = "MR"\nsop_classes = ["MRImageStorage", "EnhancedMRImageStorage"]',
+    )
+    + bundles.LABEL_MAP
+)
+SEGMENTS = "".join(
+    bundles.segment(
+        label, name, category=bundles.TISSUE, kind=bundles.TISSUE, color="#61e294", is_measured=True
+    )
+    for label, name in {1: "Dark", 2: "Bright"}.items()
+)
 #: Half of the contrast between a body and what is around it (about 150).
-NET = """
-import torch
-
-class Net(torch.nn.Module):
-    def forward(self, image):
-        return torch.cat([0 * image, (-350 - image) / 100, (image - 650) / 100], dim=1)
-"""
+NET = bundles.net("torch.cat([0 * image, (-350 - image) / 100, (image - 650) / 100], dim=1)")
 PREPROCESSING = [
-    {"_target_": "LoadImaged", "keys": "image"},
-    {"_target_": "EnsureChannelFirstd", "keys": "image"},
-    {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
+    *bundles.LOAD,
+    bundles.TO_RAS,
     {"_target_": "Spacingd", "keys": "image", "pixdim": [MILLIMETRES] * 3, "mode": "bilinear"},
 ]
 POSTPROCESSING = [
     {"_target_": "Activationsd", "keys": "pred", "softmax": True},
-    {
-        "_target_": "Invertd",
-        "keys": "pred",
-        "transform": "@preprocessing",
-        "orig_keys": "image",
-        "nearest_interp": False,
-        "to_tensor": True,
-    },
-    {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+    bundles.INVERT,
+    bundles.ARGMAX,
 ]
-
-
-def configuration() -> dict[str, Any]:
-    """An `inference.json` in the manner of the Model Zoo."""
-    return {
-        "bundle_root": ".",
-        "device": "$torch.device('cpu')",
-        "network_def": {"_target_": "scripts.net.Net"},
-        "network": "$@network_def.to(@device)",
-        "preprocessing": {"_target_": "Compose", "transforms": PREPROCESSING},
-        "dataset": {"_target_": "Dataset", "data": [], "transform": "@preprocessing"},
-        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
-        "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": {"_target_": "Compose", "transforms": POSTPROCESSING},
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-        },
-        "checkpointloader": {
-            "_target_": "CheckpointLoader",
-            "load_path": "$@bundle_root + '/models/model.pt'",
-            "load_dict": {"model": "@network"},
-        },
-        "initialize": ["$@checkpointloader(@evaluator)"],
-        "run": ["$@evaluator.run()"],
-    }
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The bundle, loaded."""
-    import torch
-
-    root = tmp_path_factory.mktemp("bundle")
-    for folder in ("configs", "models", "scripts"):
-        (root / folder).mkdir()
-    names = {1: "Dark", 2: "Bright"}
-    segments = [SEGMENT.format(label=label, name=name) for label, name in names.items()]
-    (root / "dicom.toml").write_text(MANIFEST + "".join(segments))
-    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "0.0.1"}))
-    (root / "configs" / "inference.json").write_text(json.dumps(configuration()))
-    (root / "scripts" / "net.py").write_text(NET)
-    torch.save({}, root / "models" / "model.pt")
-    bundle.write_lock(root)
-    return inference.load_model(bundle.load(root), device="cpu")
+    made = bundles.write(
+        tmp_path_factory.mktemp("bundle") / "dark_and_bright",
+        manifest=MANIFEST + SEGMENTS,
+        configuration=bundles.evaluated(before=PREPROCESSING, after=POSTPROCESSING),
+        script=NET,
+    )
+    return inference.load_model(made, device="cpu")
 
 
 GRIDS = {

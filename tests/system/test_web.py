@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import axe
+import npm
 import ohif
 import paged
 import pydicom
@@ -201,7 +202,7 @@ def test_every_page_can_be_used_by_everybody_and_fits(
 ) -> None:
     try:
         axe.script()
-    except ohif.NotFetched as error:
+    except npm.NotFetched as error:
         servers.do_without(str(error))
     where, found = still
     PICTURES.mkdir(parents=True, exist_ok=True)

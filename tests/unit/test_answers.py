@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import bundles
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -25,11 +26,7 @@ from dicomnode.prediction import (
 )
 from dicomnode.volume import Images, Picture, SliceSource, Volume
 
-pytestmark = [
-    # torch deprecates TorchScript, which MONAI uses while it is imported
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
+pytestmark = bundles.QUIET
 
 CODE = {"value": "91723000", "scheme": "SCT", "meaning": "Anatomical Structure"}
 

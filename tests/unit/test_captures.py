@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import phantom
 import pictures
 import pydicom
 import pytest
+from made import Fault, sets
 from pydicom import Dataset
 
 from dicomnode import bundle, results, volume
@@ -197,17 +197,6 @@ def test_there_is_one_of_everything_but_a_slide(tmp_path: Path) -> None:
     assert results.picture(prediction, bundle=model) is None
 
 
-Fault = Callable[[Dataset], None]
-
-
-def _set(**attributes: Any) -> Fault:
-    def fault(dataset: Dataset) -> None:
-        for keyword, value in attributes.items():
-            setattr(dataset, keyword, value)
-
-    return fault
-
-
 def _one_pixel(dataset: Dataset) -> None:
     data = bytearray(dataset.PixelData)
     data[len(data) // 2] ^= 8
@@ -228,23 +217,23 @@ def _another_source(dataset: Dataset) -> None:
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {
-    "another patient": (_set(PatientID="PHANTOM-2"), "identity-differs"),
-    "another study": (_set(StudyInstanceUID="1.2.3"), "identity-differs"),
-    "another instance UID": (_set(SOPInstanceUID="1.2.3"), "uid-differs"),
-    "another description": (_set(SeriesDescription="Bodies"), "description-differs"),
+    "another patient": (sets(PatientID="PHANTOM-2"), "identity-differs"),
+    "another study": (sets(StudyInstanceUID="1.2.3"), "identity-differs"),
+    "another instance UID": (sets(SOPInstanceUID="1.2.3"), "uid-differs"),
+    "another description": (sets(SeriesDescription="Bodies"), "description-differs"),
     "one pixel": (_one_pixel, "picture-differs"),
     "without the last line of the notice": (_without_a_line, "picture-differs"),
-    "rows and columns swapped": (_set(Rows=1024, Columns=877), "picture-differs"),
-    "colour by plane": (_set(PlanarConfiguration=1), "encoding-differs"),
-    "another colour model": (_set(PhotometricInterpretation="YBR_FULL"), "encoding-differs"),
-    "an original": (_set(ImageType=["ORIGINAL", "PRIMARY"]), "encoding-differs"),
-    "another modality": (_set(Modality="MR"), "encoding-differs"),
-    "a scale": (_set(PixelSpacing=[1.0, 1.0]), "encoding-differs"),
+    "rows and columns swapped": (sets(Rows=1024, Columns=877), "picture-differs"),
+    "colour by plane": (sets(PlanarConfiguration=1), "encoding-differs"),
+    "another colour model": (sets(PhotometricInterpretation="YBR_FULL"), "encoding-differs"),
+    "an original": (sets(ImageType=["ORIGINAL", "PRIMARY"]), "encoding-differs"),
+    "another modality": (sets(Modality="MR"), "encoding-differs"),
+    "a scale": (sets(PixelSpacing=[1.0, 1.0]), "encoding-differs"),
     "a source too few": (_without_a_source, "reference-differs"),
     "another source": (_another_source, "reference-differs"),
-    "no sources": (_set(SourceImageSequence=[]), "reference-differs"),
-    "another maker": (_set(DerivationDescription="Bodies"), "description-differs"),
-    "a name burned in": (_set(BurnedInAnnotation="YES"), "annotation-differs"),
+    "no sources": (sets(SourceImageSequence=[]), "reference-differs"),
+    "another maker": (sets(DerivationDescription="Bodies"), "description-differs"),
+    "a name burned in": (sets(BurnedInAnnotation="YES"), "annotation-differs"),
     "pixels cut short": (
         lambda dataset: setattr(dataset, "PixelData", dataset.PixelData[:100]),
         "picture-differs",

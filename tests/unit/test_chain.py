@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import bundles
 import numpy as np
 import pytest
 from pydicom import Dataset
@@ -16,34 +17,9 @@ from dicomnode.prediction import Boxes, Classification, LabelMap, Numbers, Predi
 from dicomnode.volume import SliceSource, Volume
 from workers import inference
 
-pytestmark = [
-    # torch deprecates TorchScript, which MONAI uses while it is imported
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
+pytestmark = bundles.QUIET
 
-HEAD = """
-name         = "{name}"
-manufacturer = "Nobody"
-intended_use = "Tests"
-notice       = "RESEARCH USE ONLY"
-family       = {{ value = "123110", scheme = "DCM", meaning = "Artificial Intelligence" }}
-procedure    = {{ value = "25056-3", scheme = "LN", meaning = "MRI unspecified body region" }}
-
-[inputs.image]
-modality    = "MR"
-sop_classes = ["MRImageStorage"]
-"""
-LABELS = """
-[outputs.pred]
-kind = "label_map"
-[[outputs.pred.segments]]
-label    = 1
-name     = "Blob"
-category = { value = "91723000", scheme = "SCT", meaning = "Anatomical Structure" }
-type     = { value = "5366008", scheme = "SCT", meaning = "Hippocampus" }
-color    = "#ff0000"
-"""
+LABELS = bundles.LABEL_MAP + bundles.segment(1, "Blob")
 CLASSES = """
 [outputs.pred]
 kind       = "classification"
@@ -63,45 +39,24 @@ code = { value = "1", scheme = "99T", meaning = "size" }
 unit = { value = "1", scheme = "UCUM", meaning = "no units" }
 """
 BRIGHTER = "torch.cat([{level} - image, image - {level}], dim=1)"
-ARGMAX = [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}]
+ARGMAX = [bundles.ARGMAX]
 
 
 def write_step(
     root: Path, forward: str, outputs: str, post: list[dict[str, Any]] | None = None
 ) -> None:
-    import torch
-
-    for folder in ("configs", "models", "scripts"):
-        (root / folder).mkdir(parents=True)
-    (root / "dicom.toml").write_text(HEAD.format(name=root.name) + outputs)
-    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "0.1"}))
-    (root / "configs" / "inference.json").write_text(
-        json.dumps(
-            {
-                "network_def": {"_target_": "scripts.net.Net"},
-                "preprocessing": {
-                    "_target_": "Compose",
-                    "transforms": [
-                        {"_target_": "LoadImaged", "keys": "image"},
-                        {"_target_": "EnsureChannelFirstd", "keys": "image"},
-                    ],
-                },
-                "postprocessing": {"_target_": "Compose", "transforms": post or []},
-            }
-        )
+    bundles.write(
+        root,
+        manifest=bundles.of_one_image(root.name) + outputs,
+        configuration=bundles.plain(after=post or []),
+        script=bundles.net(forward),
     )
-    (root / "scripts" / "net.py").write_text(
-        "import torch\nclass Net(torch.nn.Module):\n"
-        f"    def forward(self, image):\n        return {forward}\n"
-    )
-    torch.save({}, root / "models" / "model.pt")
-    bundle.write_lock(root)
 
 
 def write_chain(root: Path, chain: str) -> bundle.Bundle:
     (root / "configs").mkdir(parents=True, exist_ok=True)
     (root / "configs" / "metadata.json").write_text(json.dumps({"version": "2.0"}))
-    (root / "dicom.toml").write_text(chain.replace("HEAD", HEAD.format(name="Chain")))
+    (root / "dicom.toml").write_text(chain.replace("HEAD", bundles.of_one_image("Chain")))
     bundle.write_lock(root)
     return bundle.load(root)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import bundles
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,11 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "chest_xray_pneumonia"
 DATA = ROOT.parent / "shared" / "data"
 
-pytestmark = [
-    # torch deprecates TorchScript, which MONAI uses while it is imported
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
+pytestmark = bundles.QUIET
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the real images are not there")
 
 

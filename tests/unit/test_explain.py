@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import bundles
 import numpy as np
 import pytest
 from pydicom import Dataset
@@ -16,20 +16,11 @@ from dicomnode.prediction import Classification, HeatMap
 from dicomnode.volume import Images, Picture, SliceSource
 from workers import inference
 
-pytestmark = [
-    # torch deprecates TorchScript, which MONAI uses while it is imported
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
+pytestmark = bundles.QUIET
 
-MANIFEST = """
-name         = "Corner"
-manufacturer = "Nobody"
-intended_use = "Tests"
-notice       = "RESEARCH USE ONLY"
-family       = { value = "123110", scheme = "DCM", meaning = "Artificial Intelligence" }
-procedure    = { value = "25056-3", scheme = "LN", meaning = "MRI unspecified body region" }
-
+MANIFEST = (
+    bundles.head("Corner")
+    + """
 [inputs.image]
 form        = "image"
 modality    = "CR"
@@ -50,6 +41,7 @@ classes    = [
 kind = "heat_map"
 of   = "pred"
 """
+)
 # One number, the higher the brighter the image is anywhere.
 NET = """
 import torch
@@ -64,8 +56,7 @@ class Net(torch.nn.Module):
         return self.features(image).relu().mean(dim=(2, 3)) * 100 - 1
 """
 PREPROCESSING = [
-    {"_target_": "LoadImaged", "keys": "image"},
-    {"_target_": "EnsureChannelFirstd", "keys": "image"},
+    *bundles.LOAD,
     {"_target_": "Resized", "keys": "image", "spatial_size": [24, 16], "mode": "area"},
     {"_target_": "ScaleIntensityd", "keys": "image"},
 ]
@@ -74,22 +65,15 @@ PREPROCESSING = [
 def a_bundle(root: Path, method: str) -> bundle.Bundle:
     import torch
 
-    for folder in ("configs", "models", "scripts"):
-        (root / folder).mkdir(parents=True)
-    (root / "dicom.toml").write_text(MANIFEST + method)
-    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "0.1"}))
-    (root / "configs" / "inference.json").write_text(
-        json.dumps(
-            {
-                "network_def": {"_target_": "scripts.net.Net"},
-                "preprocessing": {"_target_": "Compose", "transforms": PREPROCESSING},
-            }
-        )
+    configuration = bundles.plain(before=PREPROCESSING)
+    del configuration["postprocessing"]
+    return bundles.write(
+        root,
+        manifest=MANIFEST + method,
+        configuration=configuration,
+        script=NET,
+        weights={"features.weight": torch.full((1, 1, 3, 3), 1 / 9)},
     )
-    (root / "scripts" / "net.py").write_text(NET)
-    torch.save({"features.weight": torch.full((1, 1, 3, 3), 1 / 9)}, root / "models" / "model.pt")
-    bundle.write_lock(root)
-    return bundle.load(root)
 
 
 def an_image(row: int, column: int) -> Picture:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import bundles
 import numpy as np
 import pydicom
 import pytest
@@ -18,10 +19,7 @@ from dicomnode.errors import NotApplicable
 from dicomnode.prediction import Prediction
 from workers import inference
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
+pytestmark = bundles.QUIET
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROOT = PROJECT / "models" / "hippocampus_mr_segmentation"

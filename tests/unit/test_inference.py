@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bundles
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -24,37 +25,7 @@ from dicomnode.prediction import LabelMap
 from dicomnode.volume import Volume
 from workers import device, inference
 
-pytestmark = [
-    # torch deprecates TorchScript, which MONAI uses while it is imported
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    # one of MONAI's readers says so whenever a loader is made
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
-
-MANIFEST = """
-name         = "Blobs"
-manufacturer = "Nobody"
-intended_use = "Tests"
-notice       = "RESEARCH USE ONLY"
-family       = { value = "123110", scheme = "DCM", meaning = "Artificial Intelligence" }
-procedure    = { value = "25056-3", scheme = "LN", meaning = "MRI unspecified body region" }
-
-[inputs.image]
-modality    = "MR"
-sop_classes = ["MRImageStorage"]
-
-[outputs.pred]
-kind = "label_map"
-"""
-
-SEGMENT = """
-[[outputs.pred.segments]]
-label    = {label}
-name     = "Blob {label}"
-category = {{ value = "91723000", scheme = "SCT", meaning = "Anatomical Structure" }}
-type     = {{ value = "5366008", scheme = "SCT", meaning = "Hippocampus" }}
-color    = "#ff0000"
-"""
+pytestmark = bundles.QUIET
 
 #: Two channels, so that argmax says 1 where the image is brighter than `LEVEL`.
 NET = """
@@ -66,6 +37,7 @@ class Net(torch.nn.Module):
     def forward(self, image):
         return {forward}
 """
+MANIFEST = bundles.of_one_image("Blobs") + bundles.LABEL_MAP
 BRIGHTER = "torch.cat([LEVEL - image, image - LEVEL], dim=1)"
 
 UNET: dict[str, Any] = {
@@ -78,15 +50,6 @@ UNET: dict[str, Any] = {
     "norm": "instance",
 }
 
-INVERT = {
-    "_target_": "Invertd",
-    "keys": "pred",
-    "transform": "@preprocessing",
-    "orig_keys": "image",
-    "nearest_interp": False,
-    "to_tensor": True,
-}
-
 AXIAL = ((1, 0, 0), (0, 1, 0))
 SAGITTAL = ((0, 1, 0), (0, 0, -1))
 CORONAL = ((1, 0, 0), (0, 0, -1))
@@ -95,61 +58,28 @@ OBLIQUE = ((0.8, 0.6, 0), (-0.36, 0.48, 0.8))
 
 
 def configuration() -> dict[str, Any]:
-    """An `inference.json` in the manner of the Model Zoo, for the network of `scripts.net`."""
-    return {
+    """An `inference.json` in the manner of the Model Zoo, that looks for files and saves them."""
+    save = {
+        "_target_": "SaveImaged",
+        "keys": "pred",
+        "output_dir": "@output_dir",
+        "output_postfix": "seg",
+        "output_dtype": "$numpy.uint8",
+        "resample": False,
+        "separate_folder": False,
+    }
+    return bundles.evaluated(
+        before=[*bundles.LOAD, bundles.TO_RAS], after=[bundles.ARGMAX, save]
+    ) | {
         "imports": ["$import glob"],
-        "bundle_root": ".",
         "dataset_dir": "images",
         "output_dir": "$@bundle_root + '/eval'",
         "datalist": "$sorted(glob.glob(@dataset_dir + '/*.nii.gz'))",
-        "device": "$torch.device('cuda:0')",
-        "network_def": {"_target_": "scripts.net.Net"},
-        "network": "$@network_def.to(@device)",
-        "preprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "LoadImaged", "keys": "image"},
-                {"_target_": "EnsureChannelFirstd", "keys": "image"},
-                {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
-            ],
-        },
         "dataset": {
             "_target_": "Dataset",
             "data": "$[{'image': image} for image in @datalist]",
             "transform": "@preprocessing",
         },
-        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
-        "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-                {
-                    "_target_": "SaveImaged",
-                    "keys": "pred",
-                    "output_dir": "@output_dir",
-                    "output_postfix": "seg",
-                    "output_dtype": "$numpy.uint8",
-                    "resample": False,
-                    "separate_folder": False,
-                },
-            ],
-        },
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-        },
-        "checkpointloader": {
-            "_target_": "CheckpointLoader",
-            "load_path": "$@bundle_root + '/models/model.pt'",
-            "load_dict": {"model": "@network"},
-        },
-        "initialize": ["$@checkpointloader(@evaluator)"],
-        "run": ["$@evaluator.run()"],
     }
 
 
@@ -162,18 +92,15 @@ def write_bundle(
     level: float = 0.0,
     weights: dict[str, Any] | None = None,
 ) -> Bundle:
-    import torch
-
-    for folder in ("configs", "models", "scripts"):
-        (root / folder).mkdir(parents=True)
-    segments = "".join(SEGMENT.format(label=label) for label in labels)
-    (root / "dicom.toml").write_text(MANIFEST + segments)
-    (root / "configs" / "metadata.json").write_text(json.dumps({"version": "0.0.1"}))
-    (root / "configs" / "inference.json").write_text(json.dumps(config or configuration()))
-    (root / "scripts" / "net.py").write_text(NET.format(level=level, forward=forward))
-    torch.save(weights or {}, root / "models" / "model.pt")
-    bundle.write_lock(root)
-    return bundle.load(root)
+    segments = "".join(bundles.segment(label, f"Blob {label}") for label in labels)
+    return bundles.write(
+        root,
+        manifest=MANIFEST + segments,
+        configuration=config or configuration(),
+        script=NET.format(level=level, forward=forward),
+        weights=weights,
+        version="0.0.1",
+    )
 
 
 def unet_weights(seed: int) -> dict[str, Any]:
@@ -269,7 +196,7 @@ def test_the_answer_is_the_one_that_monai_gives_for_the_same_volume_as_nifti(
         "mode": "gaussian",
     }
     softmax = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
-    config["postprocessing"]["transforms"][:0] = [softmax, INVERT]
+    config["postprocessing"]["transforms"][:0] = [softmax, bundles.INVERT]
     root = tmp_path / "blobs"
     model = write_bundle(root, config=config, labels=(1, 2), weights=unet_weights(seed=1))
     shown = volume(axes=OBLIQUE)
@@ -306,7 +233,7 @@ def test_an_answer_at_another_spacing_comes_back_to_the_source_grid(
         {"_target_": "Spacingd", "keys": "image", "pixdim": [1.0, 1.0, 1.0], "mode": "bilinear"}
     )
     if inverted:
-        config["postprocessing"]["transforms"].insert(0, INVERT)
+        config["postprocessing"]["transforms"].insert(0, bundles.INVERT)
     shown = volume(axes=OBLIQUE)
 
     said = said_by(write_bundle(tmp_path / "blobs", config=config), shown)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import phantom
 import pydicom
 import pytest
+from made import Fault, sets
 from pydicom import Dataset
 
 from dicomnode import results, volume
@@ -123,21 +123,10 @@ def test_where_nothing_was_found_nothing_is_selected(tmp_path: Path) -> None:
     assert plan.of(prediction, phantom.a_bundle(), [PROFILE]) == ()
 
 
-Fault = Callable[[Dataset], None]
-
-
-def _set(**attributes: Any) -> Fault:
-    def fault(dataset: Dataset) -> None:
-        for keyword, value in attributes.items():
-            setattr(dataset, keyword, value)
-
-    return fault
-
-
 def _image(number: int, **attributes: Any) -> Fault:
     def fault(dataset: Dataset) -> None:
         chosen = [item for item in dataset.ContentSequence if item.ValueType == "IMAGE"]
-        _set(**attributes)(chosen[number].ReferencedSOPSequence[0])
+        sets(**attributes)(chosen[number].ReferencedSOPSequence[0])
 
     return fault
 
@@ -170,9 +159,9 @@ def _titled(dataset: Dataset) -> None:
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {
-    "another patient": (_set(PatientID="PHANTOM-2"), "identity-differs"),
-    "another instance UID": (_set(SOPInstanceUID="1.2.3"), "uid-differs"),
-    "another description": (_set(SeriesDescription="Bodies"), "description-differs"),
+    "another patient": (sets(PatientID="PHANTOM-2"), "identity-differs"),
+    "another instance UID": (sets(SOPInstanceUID="1.2.3"), "uid-differs"),
+    "another description": (sets(SeriesDescription="Bodies"), "description-differs"),
     "another title": (_titled, "title-differs"),
     "another image": (_image(1, ReferencedSOPInstanceUID="1.2.3"), "reference-differs"),
     "another class": (_image(1, ReferencedSOPClassUID="1.2.3"), "reference-differs"),

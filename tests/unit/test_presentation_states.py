@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import phantom
 import pictures
 import pydicom
 import pytest
+from made import Fault, sets
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from pydicom import Dataset
@@ -493,39 +493,28 @@ def test_a_source_that_is_away_is_tried_again_later(tmp_path: Path) -> None:
         )
 
 
-Fault = Callable[[Dataset], None]
-
-
-def _set(**attributes: Any) -> Fault:
-    def fault(dataset: Dataset) -> None:
-        for keyword, value in attributes.items():
-            setattr(dataset, keyword, value)
-
-    return fault
-
-
 def _graphic(**attributes: Any) -> Fault:
-    return lambda dataset: _set(**attributes)(drawn(dataset)[1].GraphicObjectSequence[0])
+    return lambda dataset: sets(**attributes)(drawn(dataset)[1].GraphicObjectSequence[0])
 
 
 def _text(**attributes: Any) -> Fault:
-    return lambda dataset: _set(**attributes)(drawn(dataset)[1].TextObjectSequence[0])
+    return lambda dataset: sets(**attributes)(drawn(dataset)[1].TextObjectSequence[0])
 
 
 def _layer(**attributes: Any) -> Fault:
-    return lambda dataset: _set(**attributes)(dataset.GraphicLayerSequence[1])
+    return lambda dataset: sets(**attributes)(dataset.GraphicLayerSequence[1])
 
 
 def _area(**attributes: Any) -> Fault:
-    return lambda dataset: _set(**attributes)(dataset.DisplayedAreaSelectionSequence[0])
+    return lambda dataset: sets(**attributes)(dataset.DisplayedAreaSelectionSequence[0])
 
 
 def _window(**attributes: Any) -> Fault:
-    return lambda dataset: _set(**attributes)(dataset.SoftcopyVOILUTSequence[0])
+    return lambda dataset: sets(**attributes)(dataset.SoftcopyVOILUTSequence[0])
 
 
 def _reference(**attributes: Any) -> Fault:
-    return lambda dataset: _set(**attributes)(drawn(dataset)[1].ReferencedImageSequence[0])
+    return lambda dataset: sets(**attributes)(drawn(dataset)[1].ReferencedImageSequence[0])
 
 
 def _shifted(by: float) -> Fault:
@@ -575,9 +564,9 @@ def _two_areas(dataset: Dataset) -> None:
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {
-    "another patient": (_set(PatientID="PHANTOM-2"), "identity-differs"),
-    "another instance UID": (_set(SOPInstanceUID="1.2.3"), "uid-differs"),
-    "another description": (_set(SeriesDescription="Bodies"), "description-differs"),
+    "another patient": (sets(PatientID="PHANTOM-2"), "identity-differs"),
+    "another instance UID": (sets(SOPInstanceUID="1.2.3"), "uid-differs"),
+    "another description": (sets(SeriesDescription="Bodies"), "description-differs"),
     "counted from 1": (_shifted(1), "place-differs"),
     "from the centres of pixels": (_shifted(-0.5), "place-differs"),
     "a corner too few": (_without_a_corner, "place-differs"),
@@ -609,8 +598,8 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "two areas": (_two_areas, "area-differs"),
     "another window": (_window(WindowCenter=650), "window-differs"),
     "another function": (_window(VOILUTFunction="SIGMOID"), "window-differs"),
-    "another rescale": (_set(RescaleSlope=2, RescaleIntercept=0), "window-differs"),
-    "inverted": (_set(PresentationLUTShape="INVERSE"), "polarity-differs"),
+    "another rescale": (sets(RescaleSlope=2, RescaleIntercept=0), "window-differs"),
+    "inverted": (sets(PresentationLUTShape="INVERSE"), "polarity-differs"),
     "no window": (
         lambda dataset: delattr(dataset, "SoftcopyVOILUTSequence"),
         "malformed-result",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import bundles
 import made as making
 import numpy as np
 import objects
@@ -20,11 +21,7 @@ from dicomnode.errors import Misconfigured, ModelFailed, UnsuitableSeries
 from dicomnode.prediction import DerivedImage, Prediction, Registration
 from dicomnode.profile import Profile
 
-pytestmark = [
-    # torch deprecates TorchScript, which MONAI uses while it is imported
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
+pytestmark = bundles.QUIET
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import phantom
 import pydicom
 import pytest
+from made import Fault, sets
 from pydicom import Dataset
 from pydicom.dataelem import DataElement
 
@@ -589,23 +590,13 @@ class TestWriting:
 
 # Every fault below is one that a person might not see: the object stays readable DICOM.
 
-Fault = Callable[[Dataset], None]
-
-
-def _set(**attributes: Any) -> Fault:
-    def fault(dataset: Dataset) -> None:
-        for keyword, value in attributes.items():
-            setattr(dataset, keyword, value)
-
-    return fault
-
 
 def _in_segment(**attributes: Any) -> Fault:
-    return lambda dataset: _set(**attributes)(dataset.SegmentSequence[1])
+    return lambda dataset: sets(**attributes)(dataset.SegmentSequence[1])
 
 
 def _algorithm(**attributes: Any) -> Fault:
-    return lambda dataset: _set(**attributes)(dataset.ContributingEquipmentSequence[-1])
+    return lambda dataset: sets(**attributes)(dataset.ContributingEquipmentSequence[-1])
 
 
 def _flip_a_bit(dataset: Dataset) -> None:
@@ -656,7 +647,7 @@ def _shift_the_frames(*shift: float) -> Fault:
 
 def _in_shared(group: str, **attributes: Any) -> Fault:
     def fault(dataset: Dataset) -> None:
-        _set(**attributes)(dataset.SharedFunctionalGroupsSequence[0][group].value[0])
+        sets(**attributes)(dataset.SharedFunctionalGroupsSequence[0][group].value[0])
 
     return fault
 
@@ -668,7 +659,7 @@ def _drop_the_last_frame(dataset: Dataset) -> None:
 def _point_elsewhere(**attributes: Any) -> Fault:
     def fault(dataset: Dataset) -> None:
         derivation = dataset.PerFrameFunctionalGroupsSequence[5].DerivationImageSequence[0]
-        _set(**attributes)(derivation.SourceImageSequence[0])
+        sets(**attributes)(derivation.SourceImageSequence[0])
 
     return fault
 
@@ -706,33 +697,33 @@ def _segment_side(dataset: Dataset) -> None:
 
 
 SEG_FAULTS: dict[str, tuple[Fault, str]] = {
-    "another patient": (_set(PatientID="PHANTOM-2"), "identity-differs"),
-    "another name": (_set(PatientName="Fantome^Amelie"), "identity-differs"),
-    "another birth date": (_set(PatientBirthDate="19700130"), "identity-differs"),
-    "another study": (_set(StudyInstanceUID="1.2.3"), "identity-differs"),
-    "another accession": (_set(AccessionNumber="A-0816"), "identity-differs"),
-    "no issuer": (_set(IssuerOfPatientID=None), "identity-differs"),
-    "another body part": (_set(BodyPartExamined="LIVER"), "identity-differs"),
-    "another series UID": (_set(SeriesInstanceUID="1.2.3"), "uid-differs"),
-    "another instance UID": (_set(SOPInstanceUID="1.2.3"), "uid-differs"),
-    "a cut description": (_set(SeriesDescription="AI Phantom bodies"), "description-differs"),
-    "another series number": (_set(SeriesNumber=4), "series-differs"),
+    "another patient": (sets(PatientID="PHANTOM-2"), "identity-differs"),
+    "another name": (sets(PatientName="Fantome^Amelie"), "identity-differs"),
+    "another birth date": (sets(PatientBirthDate="19700130"), "identity-differs"),
+    "another study": (sets(StudyInstanceUID="1.2.3"), "identity-differs"),
+    "another accession": (sets(AccessionNumber="A-0816"), "identity-differs"),
+    "no issuer": (sets(IssuerOfPatientID=None), "identity-differs"),
+    "another body part": (sets(BodyPartExamined="LIVER"), "identity-differs"),
+    "another series UID": (sets(SeriesInstanceUID="1.2.3"), "uid-differs"),
+    "another instance UID": (sets(SOPInstanceUID="1.2.3"), "uid-differs"),
+    "a cut description": (sets(SeriesDescription="AI Phantom bodies"), "description-differs"),
+    "another series number": (sets(SeriesNumber=4), "series-differs"),
     "another version": (_algorithm(SoftwareVersions="1.2.4+abab"), "algorithm-differs"),
     "another device": (_algorithm(DeviceUID="1.2.3"), "algorithm-differs"),
     "another maker": (_algorithm(Manufacturer="Others"), "algorithm-differs"),
-    "no algorithm": (_set(ContributingEquipmentSequence=[]), "algorithm-differs"),
+    "no algorithm": (sets(ContributingEquipmentSequence=[]), "algorithm-differs"),
     "another version in a segment": (_segment_algorithm, "algorithm-differs"),
     "a manual segment": (_in_segment(SegmentAlgorithmType="MANUAL"), "algorithm-differs"),
     "another label": (_in_segment(SegmentLabel="Sphere"), "segments-differ"),
     "another meaning": (_segment_type, "segments-differ"),
     "another side": (_segment_side, "segments-differ"),
     "another number": (_in_segment(SegmentNumber=7), "segments-differ"),
-    "no segments": (_set(SegmentSequence=[]), "segments-differ"),
+    "no segments": (sets(SegmentSequence=[]), "segments-differ"),
     "another tracking UID": (_in_segment(TrackingUID="1.2.3"), "tracking-differs"),
     "another tracking ID": (_in_segment(TrackingID="Bax"), "tracking-differs"),
-    "fractional": (_set(SegmentationType="FRACTIONAL"), "encoding-differs"),
-    "another size": (_set(Rows=22, Columns=24), "grid-differs"),
-    "another frame of reference": (_set(FrameOfReferenceUID="1.2.3"), "frame-of-reference-differs"),
+    "fractional": (sets(SegmentationType="FRACTIONAL"), "encoding-differs"),
+    "another size": (sets(Rows=22, Columns=24), "grid-differs"),
+    "another frame of reference": (sets(FrameOfReferenceUID="1.2.3"), "frame-of-reference-differs"),
     "one voxel": (_flip_a_bit, "mask-differs"),
     "mirrored along the slices": (_reverse_the_frames, "mask-differs"),
     "mirrored along the rows": (_mirror_the_rows, "mask-differs"),
@@ -780,7 +771,7 @@ def _in_group(name: str, change: Fault) -> Fault:
 
 
 def _value(**attributes: Any) -> Fault:
-    return _in_group("Volume", lambda item: _set(**attributes)(item.MeasuredValueSequence[0]))
+    return _in_group("Volume", lambda item: sets(**attributes)(item.MeasuredValueSequence[0]))
 
 
 def _unit(dataset: Dataset) -> None:
@@ -836,12 +827,12 @@ def _another_segmentation(item: Dataset) -> None:
 
 
 SR_FAULTS: dict[str, tuple[Fault, str]] = {
-    "another patient": (_set(PatientID="PHANTOM-2"), "identity-differs"),
-    "another study": (_set(StudyInstanceUID="1.2.3"), "identity-differs"),
-    "another accession": (_set(AccessionNumber=""), "identity-differs"),
-    "another instance UID": (_set(SOPInstanceUID="1.2.3"), "uid-differs"),
+    "another patient": (sets(PatientID="PHANTOM-2"), "identity-differs"),
+    "another study": (sets(StudyInstanceUID="1.2.3"), "identity-differs"),
+    "another accession": (sets(AccessionNumber=""), "identity-differs"),
+    "another instance UID": (sets(SOPInstanceUID="1.2.3"), "uid-differs"),
     "another version": (_algorithm(SoftwareVersions="1.2.4"), "algorithm-differs"),
-    "another description": (_set(SeriesDescription="Bodies"), "description-differs"),
+    "another description": (sets(SeriesDescription="Bodies"), "description-differs"),
     "a little more": (
         _value(NumericValue="0.5017", FloatingPointValue=0.5017),
         "measurement-differs",
@@ -853,11 +844,11 @@ SR_FAULTS: dict[str, tuple[Fault, str]] = {
     "no volume": (_drop("Volume"), "measurement-differs"),
     "two volumes": (_double_a_volume, "measurement-differs"),
     "another tracking UID": (
-        _in_group("Tracking Unique Identifier", _set(UID="1.2.3")),
+        _in_group("Tracking Unique Identifier", sets(UID="1.2.3")),
         "tracking-differs",
     ),
     "another tracking ID": (
-        _in_group("Tracking Identifier", _set(TextValue="Egg")),
+        _in_group("Tracking Identifier", sets(TextValue="Egg")),
         "tracking-differs",
     ),
     "a group too few": (_drop_a_group, "tracking-differs"),
@@ -865,20 +856,20 @@ SR_FAULTS: dict[str, tuple[Fault, str]] = {
     "found, and not said so": (_drop("Comment", group=2), "finding-differs"),
     "said not found, and found": (_claim_nothing_found, "finding-differs"),
     "another version in a group": (
-        _in_group("Algorithm Version", _set(TextValue="1.2.4")),
+        _in_group("Algorithm Version", sets(TextValue="1.2.4")),
         "algorithm-differs",
     ),
     "another segment": (_in_group("Referenced Segment", _another_segment), "reference-differs"),
     "another SEG": (_in_group("Referenced Segment", _another_segmentation), "reference-differs"),
     "another series": (
-        _in_group("Source series for segmentation", _set(UID="1.2.3")),
+        _in_group("Source series for segmentation", sets(UID="1.2.3")),
         "reference-differs",
     ),
     "evidence left out": (_forget_evidence, "reference-differs"),
     "no notice": (_drop_the_notice, "notice-missing"),
-    "verified": (_set(VerificationFlag="VERIFIED"), "standing-differs"),
-    "final": (_set(PreliminaryFlag="FINAL"), "standing-differs"),
-    "partial": (_set(CompletionFlag="PARTIAL"), "standing-differs"),
+    "verified": (sets(VerificationFlag="VERIFIED"), "standing-differs"),
+    "final": (sets(PreliminaryFlag="FINAL"), "standing-differs"),
+    "partial": (sets(CompletionFlag="PARTIAL"), "standing-differs"),
     "another procedure": (_another_procedure, "procedure-differs"),
 }
 
@@ -904,7 +895,7 @@ class TestCheck:
         self, made: Made, tmp_path: Path
     ) -> None:
         described = f"{made.sr.SeriesDescription} {'x' * 60}"
-        spoilt = self._spoilt(made, tmp_path, 1, _set(SeriesDescription=described))
+        spoilt = self._spoilt(made, tmp_path, 1, sets(SeriesDescription=described))
         assert spoilt.mismatch() == "description-differs"
 
     def test_a_wrong_frame_number_of_an_enhanced_image_does_not_pass(self, tmp_path: Path) -> None:
@@ -957,7 +948,7 @@ class TestCheck:
             fresh.check()
 
     def test_a_mismatch_says_nothing_of_the_patient(self, made: Made, tmp_path: Path) -> None:
-        spoilt = self._spoilt(made, tmp_path, 0, _set(PatientID="PHANTOM-2"))
+        spoilt = self._spoilt(made, tmp_path, 0, sets(PatientID="PHANTOM-2"))
         with pytest.raises(NodeError) as caught:
             spoilt.check()
         assert "PHANTOM" not in str(caught.value)

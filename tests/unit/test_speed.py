@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import bundles
 import pytest
 
-pytestmark = [
-    # torch deprecates TorchScript, which MONAI uses while it is imported
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
+pytestmark = bundles.QUIET
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])

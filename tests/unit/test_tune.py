@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bundles
 import numpy as np
 import pytest
 
@@ -21,11 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHEST = ROOT / "models" / "chest_xray_pneumonia"
 HIPPOCAMPUS = ROOT / "models" / "hippocampus_mr_segmentation"
 
-pytestmark = [
-    # torch deprecates TorchScript, which MONAI uses while it is imported
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
-]
+pytestmark = bundles.QUIET
 
 
 def said(*answers: object) -> Prediction:

@@ -32,7 +32,7 @@ demo: install ## take the sample study the whole way; results in out/demo (ARGS=
 test: install ## run every test; those whose servers are missing say so and are skipped
 	$(BIN)/python -m pytest $(ARGS)
 
-check: install ## lint, format, types, layers, unit and property tests: about a minute, no servers
+check: install ## lint, format, types, layers, unit and property tests: a few minutes, no servers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -164,8 +164,8 @@ class RunningNode:
 def running(folder: Path, configuration: str, *, command: str = "up") -> Iterator[RunningNode]:
     """A node for the length of a block; whatever happens, nothing of it is left running."""
     made = RunningNode(folder, configuration, command=command)
-    made.start()
     try:
+        made.start()
         yield made
     finally:
         made.end()

@@ -16,7 +16,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__, check, config, demo, inquiry, log, render
+from dicomnode.cli_alerts import alerts
 from dicomnode.cli_models import models
+from dicomnode.cli_retention import retention
+from dicomnode.cli_simulate import simulate_
 from dicomnode.cli_users import users
 from dicomnode.console import (
     DEFAULT_FILE,
@@ -29,9 +32,11 @@ from dicomnode.console import (
     show,
 )
 from dicomnode.errors import Misconfigured, NodeError
+from dicomnode.hangup import Hangups
 from dicomnode.network.calling import sender
 from dicomnode.network.tls import Certificates, Security
 from dicomnode.node import Node
+from dicomnode.reload import Reload
 from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
 from dicomnode.web import Page
 
@@ -46,6 +51,9 @@ app = typer.Typer(
 )
 app.add_typer(models, name="models")
 app.add_typer(users, name="users")
+app.add_typer(alerts, name="alerts")
+app.command("simulate")(simulate_)
+app.command("retention")(retention)
 
 File = Annotated[Path, typer.Argument(help="The configuration, a TOML file.")]
 _TLS_CA_HELP = "Call with TLS; PEM of who has signed the peer's certificate."
@@ -114,8 +122,13 @@ def up(file: File) -> None:
 @app.command()
 def serve(file: File) -> None:
     """Receive, complete and route; the models run in `python -m workers FILE`."""
+    hangups = Hangups()
     configuration = config.load(file)
-    Node(configuration, page=Page(configuration, file=file)).run()
+    page = Page(configuration, file=file)
+    node = Node(configuration, page=page)
+    reload = Reload(file, node)
+    page.offer(reload)
+    node.run(once_up=lambda: hangups.follow(reload.by_signal))
 
 
 @app.command()

@@ -16,7 +16,7 @@ from dicomnode import config, render
 from dicomnode.archive.access import audit, people
 from dicomnode.archive.access.audit import Action
 from dicomnode.archive.access.people import Role
-from dicomnode.archive.database import Database
+from dicomnode.archive.auditing.recording import database_of
 from dicomnode.console import DEFAULT_FILE, EXIT_FAILED, FileOption, Json, err, out, show
 from dicomnode.errors import Misconfigured
 from dicomnode.web import passwords
@@ -60,6 +60,7 @@ def users_list(*, file: FileOption = DEFAULT_FILE, as_json: Json = False) -> Non
         {
             "name": one.name,
             "role": str(one.role),
+            "issuer": one.issuer,
             "created_at": one.created_at,
             "sessions": sessions.get(one.name, (0, 0.0))[0],
         }
@@ -88,13 +89,13 @@ def users_password(
         changed = people.set_password(tx, name, password_hash=password_hash, at=time.time())
         if changed:
             _note(tx, Action.SET_PASSWORD, name)
-    _tell(changed, f"{name} has a new password.", _nobody(name))
+    _tell(changed, f"{name} has a new password.", f"{_nobody(name)[:-1]} with a password.")
 
 
 @contextmanager
 def _writing(file: Path) -> Iterator[Connection]:
     """The database of a node, which may never have run."""
-    database = Database(config.load(file).database.url)
+    database = database_of(config.load(file))
     try:
         database.migrate()
         with database.write() as tx:

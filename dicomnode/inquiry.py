@@ -13,8 +13,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from dicomnode import bundle, node, replay, routing
+from dicomnode import bundle, node, replay, routing, settings
+from dicomnode.alerting import account
 from dicomnode.archive import journal
+from dicomnode.archive.alerts import standing
 from dicomnode.archive.asked import accounts, usage
 from dicomnode.archive.database import Database
 from dicomnode.archive.journal import Entry, Kind
@@ -34,7 +36,7 @@ _LIST_LENGTH = 20  # of the studies and refusals of late
 
 def status(configuration: Configuration, *, now: float) -> Document:
     """The accounting, the workers and their devices, the studies and refusals of late."""
-    with _read(configuration) as tx:
+    with looking(configuration) as tx:
         # A worker shows itself several times in the length of a lease.
         alive = now - configuration.worker.lease_s
         return {
@@ -44,10 +46,17 @@ def status(configuration: Configuration, *, now: float) -> Document:
             },
             "account": asdict(accounts.account(tx)),
             "commitments_untold": accounts.untold(tx),
+            "alerts": [account.line(one) for one in standing.open_now(tx)],
             "workers": [asdict(one) for one in accounts.workers(tx, since=alive)],
             "studies": [asdict(one) for one in accounts.studies(tx, limit=_LIST_LENGTH)],
             "refused": [_refusal(one) for one in journal.refusals(tx, limit=_LIST_LENGTH)],
         }
+
+
+def alerts(configuration: Configuration) -> Document:
+    """What is wrong, what was of late, and which channel does not work."""
+    with looking(configuration) as tx:
+        return account.document(tx, limit=_LIST_LENGTH)
 
 
 def study(configuration: Configuration, beginning: str) -> Document:
@@ -56,7 +65,7 @@ def study(configuration: Configuration, beginning: str) -> Document:
     Args:
         beginning: The Study Instance UID, or as much of it as tells it from the others.
     """
-    with _read(configuration) as tx:
+    with looking(configuration) as tx:
         uid = _find(tx, beginning)
         line = accounts.study(tx, uid)
         entries = journal.of_study(tx, uid)
@@ -79,7 +88,7 @@ def retry(configuration: Configuration, beginning: str, *, now: float) -> Docume
 
 def why(configuration: Configuration, beginning: str) -> Document:
     """For each rule and each series of a study, the clause that decided."""
-    with _read(configuration) as tx:
+    with looking(configuration) as tx:
         uid = _find(tx, beginning)
         return {
             "study": uid,
@@ -98,8 +107,8 @@ def replay_(configuration: Configuration, *, proposed: Configuration, since: flo
         proposed: Whose routes, models and peers are asked.
         since: Seconds since the epoch.
     """
-    rules = node.rules(proposed)
-    with _read(configuration) as tx:
+    rules = settings.rules(proposed)
+    with looking(configuration) as tx:
         found = replay.replay(tx, rules, since=since)
     return {
         "since": since,
@@ -202,7 +211,7 @@ def _refusal(entry: Entry) -> Document:
 
 
 @contextmanager
-def _read(configuration: Configuration) -> Iterator[Connection]:
+def looking(configuration: Configuration) -> Iterator[Connection]:
     """One look at the database of a node, which may be running and is left as it is."""
     with _database(configuration) as database, database.read() as tx:
         yield tx

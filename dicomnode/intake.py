@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from sqlalchemy import Connection
 from dicomnode import completeness, log, routed, routing
 from dicomnode.archive import journal
 from dicomnode.archive.arrival import Arrival, End, Ended, Opened, Stored, TurnedAway
+from dicomnode.archive.auditing import told
+from dicomnode.archive.auditing.refusals import Refusals
+from dicomnode.archive.auditing.repetitions import Repetitions
 from dicomnode.archive.database import Database
 from dicomnode.archive.disk import contents
 from dicomnode.archive.disk.contents import Content, Unreadable
@@ -52,6 +55,14 @@ class Patience:
         return min(self.settle_s, self.quiet_s)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What a study is completed and routed by, all of it together."""
+
+    rules: tuple[routing.Rule, ...]
+    patience: Patience
+
+
 class Intake:
     """Indexes what is received, and routes each study once it is complete."""
 
@@ -66,13 +77,21 @@ class Intake:
     ) -> None:
         self._database = database
         self._store = store
-        self._rules = tuple(rules)
-        self._patience = patience
+        self._plan = _Plan(rules=tuple(rules), patience=patience)
         self._clock = clock
         self._reported: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._backlog: list[Arrival] = []
         self._due: dict[str, float] = {}
+        self._due_by = self._plan
         self._indexed_through = -math.inf
+        self._repetitions, self._refusals = Repetitions(), Refusals()
+
+    def change(self, rules: Sequence[routing.Rule], *, patience: Patience) -> None:
+        """Go by other rules from now on; any thread may say so.
+
+        A study that is just being routed is routed by the ones before, and each whole.
+        """
+        self._plan = _Plan(rules=tuple(rules), patience=patience)
 
     def report(self, arrival: Arrival) -> None:
         """Take note of what the receiver saw. Returns at once; any thread may call it."""
@@ -109,6 +128,7 @@ class Intake:
         with self._database.write() as tx:
             for orphan in associations.end_orphans(tx, at=at):
                 _record_end(tx, orphan.association, end=End.UNKNOWN, at=at, stored=orphan.stored)
+                told.received(tx, orphan.association, at=at)
             known = index.known_paths(tx)
         on_disk = set(self._store.walk())
         found = sorted(on_disk - known)
@@ -125,6 +145,7 @@ class Intake:
         with self._database.write() as tx:
             for study in self._index(tx, found, read):
                 journal.write(tx, Kind.FOUND_AT_START, at=at, study=study)
+            told.found(tx, [sop_instance_uid_of(path) for path in paths], at=at)
         _log.info("found at start", count=len(paths))
 
     def _report_missing(self, paths: Sequence[str], *, at: float) -> None:
@@ -153,7 +174,9 @@ class Intake:
         with self._database.write() as tx:
             touched = self._index(tx, self._backlog, read)
         # While a study keeps coming it is not asked for: to load it takes longer than a batch.
-        earliest = min(one.at for one in self._backlog) + self._patience.shortest_s
+        earliest = min(one.at for one in self._backlog) + self._plan.patience.shortest_s
+        self._repetitions.forget(self._backlog)
+        self._refusals.forget()
         self._backlog.clear()
         for study_instance_uid in touched:
             self._due[study_instance_uid] = earliest
@@ -179,8 +202,9 @@ class Intake:
     ) -> set[str]:
         touched: set[str] = set()
         waiting: list[index.Received] = []
-        again = [one.path for one in arrivals if isinstance(one, Stored) and one.path not in read]
-        index.came_again(tx, [sop_instance_uid_of(path) for path in again])
+        again = [one for one in arrivals if isinstance(one, Stored) and one.path not in read]
+        index.came_again(tx, [sop_instance_uid_of(one.path) for one in again])
+        self._repetitions.note(tx, again)
         for arrival in arrivals:
             if isinstance(arrival, Stored):
                 if arrival.path in read:
@@ -188,11 +212,16 @@ class Intake:
                 continue
             touched |= index.add(tx, waiting)
             waiting.clear()
-            touched |= _record(tx, arrival)
+            if isinstance(arrival, TurnedAway):
+                self._refusals.tell(tx, arrival)
+            touched |= _record(tx, arrival, again=self._repetitions.of(arrival.association))
         return touched | index.add(tx, waiting)
 
     def complete_due(self, now: float) -> None:
         """Complete and route each study whose time has come by `now`."""
+        if self._due_by is not self._plan:
+            # How long a study is waited for may have become shorter: each is asked for anew.
+            self._due_by, self._due = self._plan, dict.fromkeys(self._due, now)
         for study_instance_uid in [uid for uid, at in self._due.items() if at <= now]:
             wait_until = self._try_to_complete(study_instance_uid, now=now)
             if wait_until is None:
@@ -201,46 +230,23 @@ class Intake:
                 self._due[study_instance_uid] = wait_until
 
     def _try_to_complete(self, study_instance_uid: str, *, now: float) -> float | None:
+        plan = self._plan
         try:
             with self._database.write() as tx:
-                return self._complete(tx, study_instance_uid, now=now)
+                return self._complete(tx, study_instance_uid, plan, now=now)
         except RetryLater:
             raise
         except Exception as error:  # noqa: BLE001 - one odd study must not stop all the others
             _log.exception("routing failed unexpectedly", study=study_instance_uid)
             with self._database.write() as tx:
-                self._hold(tx, study_instance_uid, type(error).__name__, at=now)
+                _hold(tx, study_instance_uid, plan.rules, type(error).__name__, at=now)
             return None
 
-    def _hold(self, tx: Connection, study_instance_uid: str, fault: str, *, at: float) -> None:
-        """End the routing of a study that cannot be routed: every rule holds it, and says why."""
-        study = index.study(tx, study_instance_uid)
-        if study is None:
-            return
-        revision = study.revision + 1
-        detail = f"{fault} while the study was routed; the log of the node says more."
-        index.complete(tx, study_instance_uid, revision=revision, because=detail, at=at)
-        held = [
-            decisions.Recorded(
-                revision=revision,
-                rule=rule.name,
-                series_instance_uid=series.series_instance_uid,
-                model=rule.model,
-                outcome=routing.Outcome.HELD,
-                origin="",
-                clause="",
-                value="",
-                detail=detail,
-            )
-            for rule in self._rules
-            for series in study.series
-        ]
-        decisions.record(tx, study_instance_uid, held)
-        journal.write(tx, Kind.ROUTING_FAILED, at=at, study=study_instance_uid, detail=detail)
-
-    def _complete(self, tx: Connection, study_instance_uid: str, *, now: float) -> float | None:
+    def _complete(
+        self, tx: Connection, study_instance_uid: str, plan: _Plan, *, now: float
+    ) -> float | None:
         """Complete a study, or say until when it is waited for."""
-        patience = self._patience
+        patience = plan.patience
         progress = index.progress(tx, study_instance_uid)
         evidence = completeness.Evidence(
             last_received=progress.last_at,
@@ -277,11 +283,45 @@ class Intake:
                 revision=study.revision,
                 because=release.because,
             )
-            count = routed.apply(tx, study, self._rules, at=now)
+            count = routed.apply(tx, study, plan.rules, at=now)
             _log.info(
                 "study complete", study=study_instance_uid, revision=study.revision, count=count
             )
         return None
+
+
+def _hold(
+    tx: Connection,
+    study_instance_uid: str,
+    rules: Sequence[routing.Rule],
+    fault: str,
+    *,
+    at: float,
+) -> None:
+    """End the routing of a study that cannot be routed: every rule holds it, and says why."""
+    study = index.study(tx, study_instance_uid)
+    if study is None:
+        return
+    revision = study.revision + 1
+    detail = f"{fault} while the study was routed; the log of the node says more."
+    index.complete(tx, study_instance_uid, revision=revision, because=detail, at=at)
+    held = [
+        decisions.Recorded(
+            revision=revision,
+            rule=rule.name,
+            series_instance_uid=series.series_instance_uid,
+            model=rule.model,
+            outcome=routing.Outcome.HELD,
+            origin="",
+            clause="",
+            value="",
+            detail=detail,
+        )
+        for rule in rules
+        for series in study.series
+    ]
+    decisions.record(tx, study_instance_uid, held)
+    journal.write(tx, Kind.ROUTING_FAILED, at=at, study=study_instance_uid, detail=detail)
 
 
 def _received(
@@ -301,8 +341,14 @@ def _received(
     return [received]
 
 
-def _record(tx: Connection, arrival: Opened | TurnedAway | Ended) -> set[str]:
-    """Write down what is no instance; returns the studies whose evidence it changes."""
+def _record(
+    tx: Connection, arrival: Opened | TurnedAway | Ended, *, again: Collection[str]
+) -> set[str]:
+    """Write down what is no instance; returns the studies whose evidence it changes.
+
+    Args:
+        again: SOP Instance UIDs of what its association brought that was there before.
+    """
     if isinstance(arrival, Opened):
         associations.opened(tx, arrival)
         journal.write(
@@ -337,6 +383,7 @@ def _record(tx: Connection, arrival: Opened | TurnedAway | Ended) -> set[str]:
         stored=arrival.stored,
         refused=arrival.refused,
     )
+    told.received(tx, arrival.association, again=again, at=arrival.at)
     return associations.ended(tx, arrival)
 
 

@@ -19,13 +19,14 @@ import structlog
 ALLOWED_KEYS = frozenset(
     {
         "event", "level", "timestamp", "module", "exc_info", "exception",
-        "address", "ae_title", "aet_called", "aet_calling", "association", "attempt", "attempts",
-        "broker", "bundle", "bytes", "chosen", "count", "database", "delay_s", "destination",
-        "detail", "device", "digest", "error", "exit_code", "files", "free_bytes", "host",
-        "instances", "job", "kind", "limit_s", "model", "node", "outcome", "owner", "path", "peer",
-        "pid", "port", "process", "reason", "removed", "requested", "restarts", "revision", "rule",
-        "seconds", "secure_port", "series", "signal", "slots", "sop_class", "sop_instance", "stage",
-        "state", "status", "study", "task", "transfer_syntax", "version", "worker",
+        "address", "ae_title", "aet_called", "aet_calling", "alert", "association", "attempt",
+        "attempts", "broker", "bundle", "bytes", "channel", "chosen", "count", "database",
+        "delay_s", "destination", "detail", "device", "digest", "error", "exit_code", "files",
+        "free_bytes", "host", "instances", "job", "kind", "limit_s", "model", "node", "outcome",
+        "owner", "path", "peer", "pid", "port", "process", "reason", "removed", "requested",
+        "restarts", "revision", "rule", "seconds", "secure_port", "series", "signal", "slots",
+        "sop_class", "sop_instance", "stage", "state", "status", "study", "task", "transfer_syntax",
+        "version", "worker",
     }
 )  # fmt: skip
 

@@ -5,25 +5,34 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from dicomnode import bundle, log, routing
+from sqlalchemy import Connection
+
+from dicomnode import config, log, routing, settings
+from dicomnode.alerting import Alerting
+from dicomnode.archive.auditing import told
+from dicomnode.archive.auditing.recording import database_of
 from dicomnode.archive.database import Database
 from dicomnode.archive.disk.files import FileStore
 from dicomnode.archive.keeping.remover import Remover
+from dicomnode.archive.work import in_force
 from dicomnode.config import Configuration
 from dicomnode.ending import Ending
-from dicomnode.errors import Failed, Misconfigured, NodeError
-from dicomnode.intake import Intake, Patience
+from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
+from dicomnode.intake import Intake
 from dicomnode.network import tls
-from dicomnode.network.commitment.reporter import CommitmentReporter, Pauses
+from dicomnode.network.auditing.collector import Collector
+from dicomnode.network.auditing.reporter import AuditReporter
+from dicomnode.network.commitment.reporter import CommitmentReporter
 from dicomnode.network.serving.listeners import Listeners
+from dicomnode.network.tls import Certificates
 
 _log = log.get(__name__)
 
@@ -33,7 +42,6 @@ _LOCK_NAME = "serve.lock"
 _LISTENERS_LOCK_NAME = "listeners.lock"
 _LAST_LISTENER_S = 30.0
 _POLL_S = 0.05
-_DAY_S = 86_400.0
 _INTAKE_NICENESS = 10
 
 
@@ -47,8 +55,28 @@ class Page(Protocol):
     def start(self, *, is_listening: Callable[[], bool]) -> None:
         """Serve it, in threads of its own; returns when it can be reached."""
 
+    def change(self, configuration: Configuration) -> None:
+        """Show another configuration from now on, and go by it."""
+
     def stop(self) -> None:
         """End it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A configuration that a node which runs can take up: nothing of it can fail any more.
+
+    Attributes:
+        bundles: Model → the digest of its bundle.
+        certificates: What peers are called with.
+        collector: Where audit messages go; `None` where that is nowhere.
+    """
+
+    configuration: Configuration
+    rules: tuple[routing.Rule, ...]
+    bundles: Mapping[str, str]
+    certificates: Certificates | None = None
+    collector: Collector | None = None
 
 
 class Node:
@@ -65,18 +93,25 @@ class Node:
         )
         self._listening = data_dir / LISTENING_NAME
         self._store = FileStore(data_dir)
-        self._database = Database(configuration.database.url)
+        self._database = database_of(configuration)
+        loaded = settings.bundles(configuration)
+        self._digests: Mapping[str, str] = settings.digests(loaded)
         self._intake = Intake(
             self._database,
             self._store,
-            rules(configuration),
-            patience=Patience(
-                settle_s=configuration.complete.settle_s, quiet_s=configuration.complete.quiet_s
-            ),
+            routing.rules(configuration, loaded),
+            patience=settings.patience(configuration),
             clock=time.time,
         )
         self._remover = _remover(configuration, self._database, self._intake)
         self._reporter = _reporter(configuration, self._database, self._store)
+        self._auditor = AuditReporter(
+            self._database,
+            settings.collector(configuration.audit, configuration.tls),
+            keeping=settings.keeping(configuration),
+            clock=time.time,
+        )
+        self._alerting = Alerting(self._database, lambda: self._configuration, clock=time.time)
         self._listeners = Listeners(
             configuration,
             report=self._intake.report,
@@ -84,6 +119,7 @@ class Node:
             inherit=[lock.fileno() for lock in self._locks[1:]],
             mend=self._remove_partial,
         )
+        self._has_told = False  # of its start
         self._end = Ending()
         self._fault: NodeError | None = None
         self._stop_remover, self._stop_intake = threading.Event(), threading.Event()
@@ -97,9 +133,70 @@ class Node:
         """The port that is listened on, also where the configuration says 0."""
         return self._listeners.port
 
+    @property
+    def configuration(self) -> Configuration:
+        """What is in force."""
+        return self._configuration
+
+    @property
+    def bundles(self) -> Mapping[str, str]:
+        """Model → the digest of the bundle that studies are routed to."""
+        return self._digests
+
+    @property
+    def database(self) -> Database:
+        """Where its rows are."""
+        return self._database
+
+    def prepare(self, proposed: Configuration) -> Prepared:
+        """Whatever of a configuration can be taken up now; nothing changes yet.
+
+        Raises:
+            Misconfigured: As `bundle.load`, `routing.rules` and `Certificates`, also where what
+                waits for a restart does not go with the rest; `too-many-new-peers`.
+        """
+        configuration = config.in_force(self._configuration, proposed)
+        self._listeners.require_room(configuration.peers)
+        if configuration.tls.port is not None:
+            Certificates(configuration.tls).server()  # each listener loads its own
+        loaded = settings.bundles(configuration)
+        return Prepared(
+            configuration=configuration,
+            rules=routing.rules(configuration, loaded),
+            bundles=settings.digests(loaded),
+            certificates=tls.for_calling(configuration.tls, configuration.peers.values()),
+            collector=settings.collector(configuration.audit, configuration.tls),
+        )
+
+    def take_up(self, prepared: Prepared) -> bool:
+        """Go by another configuration from now on. No association ends, and no study waits.
+
+        An association, a study that is routed, and a job go on as they began. One thread at a time.
+
+        Returns:
+            Whether every listener has said that it goes by it.
+        """
+        configuration = prepared.configuration
+        # Who may send comes first: what is routed by the new rules is received by them.
+        everywhere = self._listeners.change(configuration)
+        self._intake.change(prepared.rules, patience=settings.patience(configuration))
+        self._reporter.change(
+            configuration.peers,
+            pauses=settings.pauses(configuration),
+            certificates=prepared.certificates,
+        )
+        self._auditor.change(prepared.collector)
+        self._remover.change(keep_s=settings.keep_s(configuration))
+        self._configuration, self._digests = configuration, prepared.bundles
+        if self._page is not None:
+            self._page.change(configuration)
+        return everywhere
+
     def start(self) -> None:
         """Mend what an earlier life left, then listen."""
         self._database.migrate()
+        with self._database.write() as tx:
+            self._tell_start(tx, config.digest(self._configuration), at=time.time())
         removed = self._store.remove_partial()
         self._remover.recover()
         self._intake.reconcile()
@@ -107,11 +204,14 @@ class Node:
         self._intake_thread.start()
         self._remover_thread.start()
         self._reporter.start()
+        self._auditor.start()
+        self._alerting.start()
         if self._page is not None:
             self._page.start(is_listening=lambda: self._listeners.is_alive)
         self._announce()
         _log.info(
             "listening",
+            pid=os.getpid(),
             port=self.port,
             secure_port=self._listeners.secure_port,
             ae_title=self._configuration.node.ae_title,
@@ -125,18 +225,23 @@ class Node:
         if self._page is not None:
             self._page.stop()
         self._listeners.stop()
+        self._alerting.stop()
         self._reporter.stop()
         self._stop_remover.set()
         _join(self._remover_thread)
         self._stop_intake.set()
         _join(self._intake_thread)
+        self._end_of_audit()
         self._database.close()
         for lock in self._locks:
             lock.close()
         _log.info("stopped")
 
-    def run(self) -> None:
+    def run(self, *, once_up: Callable[[], None] = lambda: None) -> None:
         """Serve until SIGTERM or SIGINT.
+
+        Args:
+            once_up: Called when it listens.
 
         Raises:
             Failed: `intake-died`. What was received is safe; the next start takes it up.
@@ -144,6 +249,7 @@ class Node:
         self._end.on_signals()
         try:
             self.start()
+            once_up()
             self._end.wait()
         finally:
             self.stop()
@@ -166,6 +272,22 @@ class Node:
             self._fault = Failed("intake-died", f"{type(error).__name__}; see the log.")
             self._end.tell()
             _log.exception("intake died")
+
+    def _tell_start(self, tx: Connection, digest: str, *, at: float) -> None:
+        """Write down what is in force, and tell of the start, and of a change while it stood."""
+        before = in_force.current(tx)
+        told.application(tx, has_started=True, at=at)
+        if before is not None and before.digest != digest:
+            told.configuration_changed(tx, at=at)
+        in_force.record(tx, digest=digest, at=at)
+        self._has_told = True
+
+    def _end_of_audit(self) -> None:
+        """Tell of the end once all that came before it is told."""
+        if self._has_told:
+            with contextlib.suppress(RetryLater), self._database.write() as tx:
+                told.application(tx, has_started=False, at=time.time())
+        self._auditor.stop()
 
     def _announce(self) -> None:
         """Leave a note of where we listen: for `status`, and for whoever asked for port 0."""
@@ -235,11 +357,10 @@ def _join(thread: threading.Thread) -> None:
 
 
 def _remover(configuration: Configuration, database: Database, intake: Intake) -> Remover:
-    days = configuration.disk.keep_delivered_days
     return Remover(
         database,
         configuration.node.data_dir,
-        keep_s=math.inf if days is None else days * _DAY_S,
+        keep_s=settings.keep_s(configuration),
         clock=time.time,
         report=intake.report,
         indexed_through=intake.indexed_through,
@@ -254,22 +375,7 @@ def _reporter(
         store,
         configuration.peers,
         calling_ae_title=configuration.node.ae_title,
-        pauses=Pauses(
-            first_s=configuration.deliver.retry_s, longest_s=configuration.deliver.retry_max_s
-        ),
+        pauses=settings.pauses(configuration),
         clock=time.time,
         certificates=tls.for_calling(configuration.tls, configuration.peers.values()),
     )
-
-
-def rules(configuration: Configuration) -> tuple[routing.Rule, ...]:
-    """The rules of a configuration, with what its bundles ask.
-
-    Raises:
-        Misconfigured: As `bundle.load` and `routing.rules`.
-    """
-    bundles = {
-        name: bundle.load(model.bundle, manifest=model.manifest)
-        for name, model in configuration.models.items()
-    }
-    return routing.rules(configuration, bundles)

@@ -58,6 +58,7 @@ def status(document: Document) -> Group:
         Text(f"{document['node']['ae_title']}: {where}"),
         Text(identity),
         *_untold(document["commitments_untold"]),
+        *_wrong(document["alerts"]),
         _workers(document["workers"]),
         _studies(document["studies"]),
         _refused(document["refused"]),
@@ -69,6 +70,14 @@ def _untold(count: int) -> list[Text]:
     if not count:
         return []
     return [Text(f"{count} storage commitments whose askers have not heard the answer yet")]
+
+
+def _wrong(lines: list[Document]) -> list[Text]:
+    """What is wrong now: a line for each alert that is open."""
+    return [
+        Text(f"{one['alert']} since {_time(one['since'])}: {one['says']}", style="red")
+        for one in lines
+    ]
 
 
 def _workers(lines: list[Document]) -> Table | Text:
@@ -155,9 +164,11 @@ def people(document: list[Document]) -> Table | Text:
     """The accounts of the page."""
     if not document:
         return Text("Nobody may sign in. `dicomnode users add` makes an account.")
-    table = _table("name", "role", "since", "open sessions")
+    table = _table("name", "role", "signs in with", "since", "open sessions")
     for one in document:
-        table.add_row(one["name"], one["role"], _time(one["created_at"]), str(one["sessions"]))
+        how = one["issuer"] or "a password"
+        since, sessions = _time(one["created_at"]), str(one["sessions"])
+        table.add_row(one["name"], one["role"], how, since, sessions)
     return table
 
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dicomnode import log
+from dicomnode import hangup, log
 from dicomnode.ending import Ending
+from dicomnode.hangup import Hangups
 
 _log = log.get(__name__)
 
@@ -36,7 +37,7 @@ class _Child:
 
 
 class Supervisor:
-    """Runs commands until it is told to end.
+    """Runs commands until it is told to end; a SIGHUP is passed on to each.
 
     Attributes:
         grace_s: How long a process may take to finish what it does after SIGTERM; then it is told
@@ -47,6 +48,7 @@ class Supervisor:
         self._commands = commands
         self._grace_s = grace_s
         self._end = Ending()
+        self._hangups = Hangups()
         self._exit_code = 0
 
     def run(self) -> int:
@@ -63,6 +65,8 @@ class Supervisor:
         while not self._end.is_told:
             for child in children:
                 self._look_after(child)
+            if self._hangups.any():
+                _pass_on(children)
             self._end.wait(_POLL_S)
         self._end_all(children)
         return self._exit_code
@@ -99,17 +103,25 @@ class Supervisor:
             _wait(running, until=time.monotonic() + self._grace_s)
 
 
+def _pass_on(children: Sequence[_Child]) -> None:
+    """Let each process that runs look at its file; one that does not reads it when it starts."""
+    for child in children:
+        if child.restart_at is None:
+            child.process.send_signal(signal.SIGHUP)
+
+
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches the supervisor alone, which ends the others in order.
     return subprocess.Popen(  # noqa: S603 - our own commands
         command,
         start_new_session=True,
-        preexec_fn=_end_with_parent,  # noqa: PLW1509 - no threads yet
+        preexec_fn=_before,  # noqa: PLW1509 - no threads yet
     )
 
 
-def _end_with_parent() -> None:
-    """Let the kernel send SIGTERM when the supervisor is gone, however it went."""
+def _before() -> None:
+    """Let the kernel send SIGTERM when the supervisor is gone, however it went; keep a SIGHUP."""
+    hangup.hold_back()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

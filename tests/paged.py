@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from PIL import Image
 from sqlalchemy import Connection
 from starlette.testclient import TestClient
 
-from dicomnode import bundle, config
+from dicomnode import bundle, config, settings
 from dicomnode.archive import journal
 from dicomnode.archive.access import people
 from dicomnode.archive.access.people import Role
@@ -30,6 +32,8 @@ from dicomnode.archive.journal import Kind
 from dicomnode.archive.studies import associations, decisions, index
 from dicomnode.archive.work import deliveries, jobs, leases, moves, results, revisions
 from dicomnode.job import JobState, Priority, result_key
+from dicomnode.node import Prepared
+from dicomnode.reload import Reload
 from dicomnode.study import Instance
 from dicomnode.web import app, passwords
 from dicomnode.web.surroundings import Surroundings
@@ -115,7 +119,7 @@ class Pages:
         """A browser that nobody has signed in with."""
         return TestClient(
             self.application,
-            base_url=f"http://{host}",
+            base_url=f"http{'s' if self.here.is_secure else ''}://{host}",
             client=(address, 50000),
             follow_redirects=False,
         )
@@ -149,15 +153,64 @@ def act(browser: TestClient, path: str, **fields: str) -> Any:
     return browser.post(path, data={"csrf": word(browser), **fields})
 
 
+@cache
+def _with_tables() -> bytes:
+    """An empty database: made once, for it takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "node.db"
+        database = Database(f"sqlite:///{file}")
+        database.migrate()
+        database.close()
+        return file.read_bytes()
+
+
+@dataclass(kw_only=True)
+class StandIn:
+    """What is changed by a reload where there is no node: the page itself."""
+
+    here: Surroundings
+
+    @property
+    def configuration(self) -> config.Configuration:
+        return self.here.configuration
+
+    @property
+    def bundles(self) -> Mapping[str, str]:
+        return settings.digests(self.here.models)
+
+    @property
+    def database(self) -> Database:
+        return self.here.database
+
+    def prepare(self, proposed: config.Configuration) -> Prepared:
+        return Prepared(
+            configuration=config.in_force(self.configuration, proposed),
+            rules=(),
+            bundles=self.bundles,
+        )
+
+    def take_up(self, prepared: Prepared) -> bool:
+        self.here.change(prepared.configuration, self.here.bundles)
+        return True
+
+
 @contextmanager
-def pages(folder: Path, *, url: str | None = None) -> Iterator[Pages]:
-    """A page, with an account for each role: viewer, operator and administrator."""
+def pages(folder: Path, *, url: str | None = None, web: str = "") -> Iterator[Pages]:
+    """A page, with an account for each role: viewer, operator and administrator.
+
+    Args:
+        web: More of the configuration, beginning with what belongs below [web].
+    """
     file = folder / "node.toml"
-    file.write_text(CONFIGURATION)
+    file.write_text(CONFIGURATION.replace("[web]\nport = 0\n", f"[web]\nport = 0\n{web}\n"))
     configuration = config.load(file, {})
     configuration.node.data_dir.mkdir(exist_ok=True)
-    database = Database(url or configuration.database.url)
-    database.migrate()
+    if url is None:
+        database = Database(configuration.database.url)
+        Path(str(config.sqlite_file(database.url))).write_bytes(_with_tables())
+    else:
+        database = Database(url)
+        database.migrate()
     kept = passwords.hashed(PASSWORD)
     clock = Clock()
     with database.write() as tx:
@@ -179,6 +232,7 @@ def pages(folder: Path, *, url: str | None = None) -> Iterator[Pages]:
         clock=clock,
         application=None,
     )
+    made.here.reload = Reload(file, StandIn(here=made.here), environ={}, clock=clock)
     made.application = app.make(made.here)
     try:
         yield made
@@ -188,10 +242,10 @@ def pages(folder: Path, *, url: str | None = None) -> Iterator[Pages]:
 
 
 @contextmanager
-def served(made: Pages) -> Iterator[str]:
+def served(made: Pages, *, port: int = 0) -> Iterator[str]:
     """The address of a page that real browsers reach, for the length of a block."""
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.bind(("127.0.0.1", port))
         listening.listen()
         settings = uvicorn.Config(
             made.application, lifespan="off", log_config=None, timeout_graceful_shutdown=1

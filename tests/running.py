@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,12 +38,18 @@ def wait_for(ask: Callable[[], T | None], *, what: str, within_s: float = 120.0)
 
 
 class RunningNode:
-    """A node with a folder of its own; `command` is "serve" for the receiving half alone."""
+    """A node with a folder of its own; `command` is "serve" for the receiving half alone.
 
-    def __init__(self, folder: Path, configuration: str, *, command: str = "up") -> None:
+    `options` are those of the program itself, such as `--verbose`.
+    """
+
+    def __init__(
+        self, folder: Path, configuration: str, *, command: str = "up", options: Sequence[str] = ()
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.command = command
+        self.options = options
         self.file = folder / "node.toml"
         self.file.write_text(configuration)
         self.log_file = folder / "node.log"
@@ -67,8 +73,9 @@ class RunningNode:
         """Start it, and return when it listens."""
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [*PROGRAM, self.command, str(self.file)], stdout=log, stderr=log, env=_environment()
-            )
+                [*PROGRAM, *self.options, self.command, str(self.file)],
+                stdout=log, stderr=log, env=_environment(),
+            )  # fmt: skip
         self.wait_for_port()
 
     def wait_for_port(self) -> int:
@@ -161,9 +168,11 @@ class RunningNode:
 
 
 @contextmanager
-def running(folder: Path, configuration: str, *, command: str = "up") -> Iterator[RunningNode]:
+def running(
+    folder: Path, configuration: str, *, command: str = "up", options: Sequence[str] = ()
+) -> Iterator[RunningNode]:
     """A node for the length of a block; whatever happens, nothing of it is left running."""
-    made = RunningNode(folder, configuration, command=command)
+    made = RunningNode(folder, configuration, command=command, options=options)
     try:
         made.start()
         yield made

@@ -48,6 +48,8 @@ _IS_THERE: dict[str, Callable[[], bool]] = {
     "postgresql": lambda: any(POSTGRES_BIN.glob("*/bin/postgres")),
     "systemd": lambda: shutil.which("systemd-analyze") is not None,
     "prometheus": lambda: shutil.which("promtool") is not None,
+    "rsyslog": lambda: Path("/usr/sbin/rsyslogd").exists(),
+    "rsyslog-gnutls": lambda: any(Path("/usr/lib").glob("*/rsyslog/lmnsd_gtls.so")),
     "sqlite3": lambda: shutil.which("sqlite3") is not None,
     "rsync": lambda: shutil.which("rsync") is not None,
 }

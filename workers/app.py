@@ -20,12 +20,14 @@ from dicomnode import log
 from dicomnode.archive.work import jobs, leases, moves
 from dicomnode.archive.work.leases import Task
 from dicomnode.config import Configuration
+from dicomnode.hangup import Hangups
 from dicomnode.job import JobState
 from workers import deliver, limits, predict
 from workers.ahead import Ahead
 from workers.context import PerProcess
 from workers.dispatch import BrokerAway, Dispatcher, Duty
 from workers.inference import Models
+from workers.watch import Watch
 
 _log = log.get(__name__)
 
@@ -79,8 +81,12 @@ def slots(configuration: Configuration, task: Task) -> int:
     return configuration.worker.slots if task is Task.PREDICT else DELIVERY_SLOTS
 
 
-def run(configuration: Configuration, task: Task, surroundings: PerProcess) -> None:
-    """Work until SIGTERM (finish what runs) or SIGQUIT (hand it back)."""
+def run(configuration: Configuration, task: Task, surroundings: PerProcess, watch: Watch) -> bool:
+    """Work until SIGTERM (finish what runs) or SIGQUIT (hand it back).
+
+    Returns:
+        Whether the worker is to begin anew, with another configuration.
+    """
     app = build(configuration, task)
     name = _declare(app, task, surroundings)
     dispatcher = Dispatcher(
@@ -88,6 +94,7 @@ def run(configuration: Configuration, task: Task, surroundings: PerProcess) -> N
         Duty(task=task, slots=slots(configuration, task)),
         lambda row_id: _send(app, name, row_id),
         _running,
+        watch=watch,
     )
     _connect_signals(task, surroundings, dispatcher)
     worker = app.Worker(
@@ -99,6 +106,10 @@ def run(configuration: Configuration, task: Task, surroundings: PerProcess) -> N
         quiet=True,
     )
     worker.start()
+    # Nothing is left to finish or to hand back: who tells it to end now need not be heard first.
+    for number in (signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    return dispatcher.begins_anew
 
 
 def _declare(app: Celery, task: Task, surroundings: PerProcess) -> str:
@@ -150,11 +161,12 @@ def _connect_signals(task: Task, surroundings: PerProcess, dispatcher: Dispatche
     def on_ready(**_: Any) -> None:
         # Celery's own answer to SIGQUIT waits for children that may be in the middle of a network.
         signal.signal(signal.SIGQUIT, lambda *_: dispatcher.quit())
-        dispatcher.start()
+        # In place of Celery's own, which would start this worker anew whatever its file says.
+        dispatcher.start(Hangups())
         _log.info("worker ready", worker=surroundings.worker.owner, task=str(task))
 
     def on_stopping(**_: Any) -> None:
-        dispatcher.stop()
+        dispatcher.asked_to_end()
 
     def on_stopped(**_: Any) -> None:
         dispatcher.close()

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dicomnode import bundle
+from dicomnode.archive.auditing.recording import database_of
 from dicomnode.archive.database import Database
 from dicomnode.archive.disk.files import FileStore
+from dicomnode.archive.work import in_force
 from dicomnode.bundle import Bundle
 from dicomnode.config import Configuration
+from dicomnode.errors import RetryLater
 from dicomnode.network.tls import Certificates
 
 
@@ -59,7 +62,7 @@ class Worker:
         """Make this process's own surroundings; connections do not survive a fork."""
         return Context(
             configuration=self.configuration,
-            database=Database(self.configuration.database.url),
+            database=database_of(self.configuration),
             store=FileStore(self.configuration.node.data_dir),
             bundles=self.bundles,
             owner=self.owner,
@@ -78,6 +81,28 @@ def bundles(configuration: Configuration) -> dict[str, Bundle]:
         name: bundle.load(model.bundle, manifest=model.manifest)
         for name, model in configuration.models.items()
     }
+
+
+#: A worker takes another configuration up within seconds.
+BEHIND_RETRY_S = 2.0
+
+
+class Behind(RetryLater):
+    """This worker has yet to take up the configuration that is in force."""
+
+
+def require_up_to_date(context: Context) -> None:
+    """Make sure that what this worker lacks is not in the configuration that is in force, either.
+
+    Raises:
+        Behind: `configuration-behind`.
+    """
+    with context.database.read() as tx:
+        if in_force.is_behind(tx, owner=context.owner):
+            raise Behind(
+                "configuration-behind",
+                "This worker has yet to take up the configuration that is in force.",
+            )
 
 
 class PerProcess:

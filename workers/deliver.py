@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,15 @@ from dicomnode import log, status
 from dicomnode.archive.work import deliveries, jobs, results
 from dicomnode.archive.work.deliveries import Delivery
 from dicomnode.archive.work.results import ResultFile
+from dicomnode.auditing.events import Query
 from dicomnode.config import Peer
 from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
 from dicomnode.job import Purpose
 from dicomnode.network.calling import sender
 from dicomnode.network.calling.request import AddressEntry, Destination
-from workers import commitment, notices
+from workers import audited, commitment, notices
 from workers.commitment import Awaiting
-from workers.context import Context
+from workers.context import BEHIND_RETRY_S, Behind, Context, require_up_to_date
 
 _log = log.get(__name__)
 
@@ -78,25 +79,30 @@ def _deliver(context: Context, delivery: Delivery) -> None:
     peer = _peer(context, delivery)
     parcel = _parcel(context, delivery)
 
+    study = parcel.study_instance_uid
+
     def send(files: Sequence[ResultFile]) -> None:
-        for file in files:
-            _require_held(context, delivery)
-            _send(context, peer, file)
+        with audited.sending(context, delivery, peer, study, files):
+            for file in files:
+                _require_held(context, delivery)
+                _send(context, peer, file)
 
     match peer.confirm:
         case "commitment":
             commitment.commit(context, delivery, peer, parcel.files, send=send)
         case "find":
-            if delivery.attempts > 1 and not _missing(context, peer, parcel):
-                return  # an earlier attempt got everything there and never learned it
+            if delivery.attempts > 1 and not _missing(context, delivery, peer, parcel):
+                # An earlier attempt got everything there and never learned it.
+                audited.there_already(context, delivery, peer, study, parcel.files)
+                return
             send(parcel.files)
-            _require_listed(context, peer, parcel)
+            _require_listed(context, delivery, peer, parcel)
         case "none":
             send(parcel.files)
 
 
-def _require_listed(context: Context, peer: Peer, parcel: Parcel) -> None:
-    missing = _missing(context, peer, parcel)
+def _require_listed(context: Context, delivery: Delivery, peer: Peer, parcel: Parcel) -> None:
+    missing = _missing(context, delivery, peer, parcel)
     if missing:
         raise RetryLater(
             "not-found-at-destination",
@@ -113,6 +119,7 @@ def _require_held(context: Context, delivery: Delivery) -> None:
 def _peer(context: Context, delivery: Delivery) -> Peer:
     peer = context.configuration.peers.get(delivery.destination)
     if peer is None or peer.storage_at is None:
+        require_up_to_date(context)
         raise Misconfigured(
             "unknown-destination",
             f"The configuration has no peer {delivery.destination!r} with a port.",
@@ -169,25 +176,41 @@ def _require_unchanged(path: Path, file: ResultFile) -> None:
         raise Failed("result-changed", f"{path.name} is not the file that was checked.")
 
 
-def _missing(context: Context, peer: Peer, parcel: Parcel) -> list[ResultFile]:
+def _missing(context: Context, delivery: Delivery, peer: Peer, parcel: Parcel) -> list[ResultFile]:
     """What the destination does not list."""
-    return [file for file in parcel.files if not _is_listed(context, peer, parcel, file)]
+    queries: list[Query] = []
+
+    def is_listed(file: ResultFile) -> bool:
+        return _is_listed(context, peer, parcel, file, asked=queries.append)
+
+    try:
+        return [file for file in parcel.files if not is_listed(file)]
+    finally:
+        audited.queried(context, delivery, peer, queries)
 
 
-def _is_listed(context: Context, peer: Peer, parcel: Parcel, file: ResultFile) -> bool:
+def _is_listed(
+    context: Context,
+    peer: Peer,
+    parcel: Parcel,
+    file: ResultFile,
+    *,
+    asked: Callable[[Query], None],
+) -> bool:
     found = sender.find_instances(
         _destination(context, peer.query_at),
         calling_ae_title=context.configuration.node.ae_title,
         study_instance_uid=parcel.study_instance_uid,
         series_instance_uid=file.series_instance_uid,
         sop_instance_uids=[file.sop_instance_uid],
+        asked=asked,
     )
     return file.sop_instance_uid in found
 
 
 def _put_off(context: Context, delivery: Delivery, error: RetryLater) -> None:
-    limits = context.configuration.deliver
-    wait_s = min(limits.retry_max_s, limits.retry_s * 2.0 ** min(delivery.attempts - 1, 30))
+    is_behind = isinstance(error, Behind)  # the fault of nobody: it was no attempt
+    wait_s = BEHIND_RETRY_S if is_behind else _pause_s(context, delivery)
     with context.database.write() as tx:
         deliveries.try_again(
             tx,
@@ -197,6 +220,7 @@ def _put_off(context: Context, delivery: Delivery, error: RetryLater) -> None:
             not_before=context.now() + wait_s,
             reason=error.reason,
             detail=error.detail,
+            counts=not is_behind,
         )
     _log.warning(
         "delivery put off",
@@ -205,6 +229,11 @@ def _put_off(context: Context, delivery: Delivery, error: RetryLater) -> None:
         reason=error.reason,
         delay_s=wait_s,
     )
+
+
+def _pause_s(context: Context, delivery: Delivery) -> float:
+    limits = context.configuration.deliver
+    return min(limits.retry_max_s, limits.retry_s * 2.0 ** min(delivery.attempts - 1, 30))
 
 
 def _fail(context: Context, delivery: Delivery, error: NodeError) -> None:

@@ -7,6 +7,7 @@ it, the row is still there and the id is sent again.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from dicomnode import log
 from dicomnode.archive.work import leases
 from dicomnode.archive.work.leases import Task
 from dicomnode.errors import RetryLater
+from dicomnode.hangup import Hangups
 from workers.context import Context
+from workers.watch import Watch
 
 _log = log.get(__name__)
 
@@ -54,6 +57,8 @@ class Dispatcher:
         duty: Duty,
         send: Callable[[str], None],
         running: Callable[[], list[str]],
+        *,
+        watch: Watch,
     ) -> None:
         """Prepare.
 
@@ -61,6 +66,7 @@ class Dispatcher:
             context: Gives this process's surroundings.
             send: Sends one id to the workers; raises `BrokerAway`.
             running: The ids of the rows that this worker's children run now.
+            watch: Says when the configuration has changed.
         """
         self._context = context
         self._duty = duty
@@ -68,6 +74,10 @@ class Dispatcher:
         self._send = send
         self._stop = threading.Event()
         self._quit = False
+        self._watch = watch
+        self._hangups: Hangups | None = None
+        self._asked_itself = False
+        self._times_asked = 0
         self._renew_at = 0.0
         self._renewed_at = 0.0
         self._is_clean = False
@@ -80,9 +90,24 @@ class Dispatcher:
             after_in_child=self._step_lock.release,
         )
 
-    def start(self) -> None:
-        """Begin. Nothing here can fail: what can is a step, and is tried again."""
+    def start(self, hangups: Hangups) -> None:
+        """Begin. Nothing here can fail: what can is a step, and is tried again.
+
+        Args:
+            hangups: When one comes, the file of the worker may have changed.
+        """
+        self._hangups = hangups
         self._thread.start()
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the worker is to begin anew: it asked itself to end, and nobody else did."""
+        return self._asked_itself and self._times_asked <= 1
+
+    def asked_to_end(self) -> None:
+        """Take note that this worker was told to end, by itself or by somebody else."""
+        self._times_asked += 1
+        self.stop()
 
     def stop(self) -> None:
         """Dispatch nothing more; leases go on being renewed until `close`."""
@@ -120,6 +145,7 @@ class Dispatcher:
         try:
             self._clean_sheet()
             self._keep_leases()
+            self._look()
             self._dispatch()
         except RetryLater as error:
             _log.warning("dispatch waits", reason=error.reason, detail=error.detail)
@@ -129,6 +155,17 @@ class Dispatcher:
             _log.exception("dispatch failed")
             return _AFTER_FAULT_S
         return TICK_S
+
+    def _look(self) -> None:
+        """Begin anew where another configuration is in force: take nothing more, end what runs."""
+        if self._hangups is not None and self._hangups.any():
+            self._watch.look_now()
+        if not self._duty.slots or not self._watch.look(self._context()):
+            return
+        _log.info("worker begins anew", worker=self._context().owner, task=str(self._duty.task))
+        self._asked_itself = True
+        self.stop()
+        os.kill(os.getpid(), signal.SIGTERM)  # as if it were told to end
 
     def _clean_sheet(self) -> None:
         """Once at the start: whatever an earlier broker was told may be told again."""

@@ -37,7 +37,7 @@ from dicomnode.prediction import Shown
 from dicomnode.profile import Profile
 from dicomnode.volume import Volume
 from workers.ahead import Ahead
-from workers.context import Context
+from workers.context import BEHIND_RETRY_S, Behind, Context, require_up_to_date
 from workers.inference import Models
 
 _log = log.get(__name__)
@@ -112,6 +112,8 @@ def _run(
     context: Context, models: Models, job: Job, watch: Stopwatch, ahead: Ahead | None
 ) -> tuple[ResultFile, ...]:
     bundle = _bundle(context, job)
+    if not set(job.send_to) <= context.configuration.peers.keys():
+        require_up_to_date(context)  # a new peer may have a profile of its own
     asked = list({one.digest: one for one in _profiles(context, job).values()}.values())
     _require_one_patient(context, job)
     with watch.time("model"):
@@ -192,6 +194,8 @@ def _predecessors(context: Context, job: Job) -> dict[str, results.Predecessor]:
 def _bundle(context: Context, job: Job) -> Bundle:
     """The bundle that the job was routed to, and no other."""
     bundle = context.bundles.get(job.model)
+    if bundle is None or bundle.digest != job.model_digest:
+        require_up_to_date(context)
     if bundle is None:
         raise Misconfigured(
             "unknown-model",
@@ -341,21 +345,29 @@ def _wait_for_disk(context: Context, job: Job, fault: OSError, watch: Stopwatch)
     if fault.errno not in _NO_ROOM:
         _try_again(context, job, error, watch)
         return
+    _wait(context, job, error, delay_s=_NO_ROOM_RETRY_S)
+
+
+def _wait(context: Context, job: Job, error: RetryLater, *, delay_s: float) -> None:
+    """Let a job wait for what is not its fault, however often."""
     with context.database.write() as tx:
         moves.try_again(
             tx,
             job.id,
             owner=context.owner,
             at=context.now(),
-            not_before=context.now() + _NO_ROOM_RETRY_S,
+            not_before=context.now() + delay_s,
             reason=error.reason,
             detail=error.detail,
             counts=False,
         )
-    _log.error("job waits for the disk", job=job.id, detail=error.detail, delay_s=_NO_ROOM_RETRY_S)
+    _log.error("job waits", job=job.id, reason=error.reason, detail=error.detail, delay_s=delay_s)
 
 
 def _try_again(context: Context, job: Job, error: RetryLater, watch: Stopwatch) -> None:
+    if isinstance(error, Behind):
+        _wait(context, job, error, delay_s=BEHIND_RETRY_S)
+        return
     if job.attempts >= context.configuration.worker.attempts:
         _end(context, job, JobState.FAILED, error, watch)
         return

@@ -54,6 +54,8 @@ class TurnedAway:
     sop_instance_uid: str
     study_instance_uid: str  # "" when it could not be read
     at: float
+    calling_ae_title: str = ""  # of an association that was refused; "" where it did not get so far
+    address: str = ""  # likewise, where from
 
 
 @dataclass(frozen=True, kw_only=True)

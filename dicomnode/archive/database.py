@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from dicomnode.auditing.recorder import OPTION, Recorder
 from dicomnode.errors import RetryLater
 
 _BUSY_TIMEOUT_MS = 30_000
@@ -25,8 +26,15 @@ _ADVISORY_LOCK = 0x0D1C0
 class Database:
     """Where the rows are. One for each process: connections do not survive a fork."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, recorder: Recorder | None = None) -> None:
+        """Prepare.
+
+        Args:
+            url: As the configuration gives it.
+            recorder: Who tells an audit collector of what is written; `None` where there is none.
+        """
         self.url = url
+        self.recorder = recorder
         self._is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self._engine = create_engine(
             url,
@@ -56,7 +64,9 @@ class Database:
         """
         with _translated(), self._engine.connect() as connection:
             writing = connection.execution_options(
-                dicomnode_write=True, dicomnode_synchronous="FULL" if durable else "NORMAL"
+                **{OPTION: self.recorder},
+                dicomnode_write=True,
+                dicomnode_synchronous="FULL" if durable else "NORMAL",
             )
             with writing.begin():
                 yield writing

@@ -35,6 +35,8 @@ class Kind(StrEnum):
     COMMITMENT_REFUSED = "commitment refused"
     CONFIRMATION_ASKED = "confirmation asked"  # by us, of a destination
     CONFIRMATION_ANSWERED = "confirmation answered"
+    ALERT_BEGUN = "alert begun"
+    ALERT_OVER = "alert over"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,20 +15,15 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
 )
 from sqlalchemy.types import TypeEngine
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-    }
-)
+from dicomnode.archive import access_tables, schema
+
+metadata = schema.metadata
 
 _UID = String(64)
 
@@ -192,6 +187,7 @@ delivery = Table(
     Column("about", String(32)),  # of a rejection: the delivery that it takes back
     *_work_columns(),
     Index("ix_delivery_destination", "destination", "state"),
+    Index("ix_delivery_ended_at", "destination", "ended_at"),
 )
 
 # The one object of a delivery that is no result: that there is none and why, or that one is
@@ -272,54 +268,94 @@ worker = Table(
     Column("started_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
     Column("stopped", Boolean, nullable=False, default=False),
+    # When it looked last, this was in force (`in_force.serial`).
+    Column("serial", Integer, nullable=False, server_default="0"),
+    # The digest of the configuration that it runs with (`config.digest`).
+    Column("configuration", String(64), nullable=False, server_default=""),
+    # Why that is not the one in force, where it is another: a sentence.
+    Column("behind", Text, nullable=False, server_default=""),
 )
 
-# Who may sign in to the page.
-person = Table(
-    "person",
+# The configuration that the node runs with: one row. See `in_force`.
+in_force = Table(
+    "in_force",
     metadata,
-    Column("name", String(64), primary_key=True),
-    Column("role", String(16), nullable=False),  # viewer | operator | administrator
-    Column("password_hash", String(256), nullable=False),  # argon2, with its salt and its costs
-    Column("created_at", Float, nullable=False),
-    Column("changed_at", Float, nullable=False),
+    Column("id", Integer, primary_key=True),
+    Column("serial", Integer, nullable=False),  # one more with each start, and each reload
+    Column("digest", String(64), nullable=False),
+    Column("at", Float, nullable=False),
 )
 
-session = Table(
-    "session",
+# Who may sign in to the page, and what they did there: `access_tables`.
+person = access_tables.person
+session = access_tables.session
+attempt = access_tables.attempt
+answered = access_tables.answered
+audit = access_tables.audit
+
+# What an administrator is told of without asking. One of each kind and subject at a time.
+alert = Table(
+    "alert",
     metadata,
-    Column("digest", String(64), primary_key=True),  # SHA-256 of the token, which is kept nowhere
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("subject", String(64), nullable=False),  # a destination, a model, a machine; or ""
+    # looming: it may pass before anybody is told | open | over
+    Column("state", String(16), nullable=False, index=True),
+    Column("since", Float, nullable=False),  # of what is wrong
+    Column("seen_at", Float, nullable=False),  # last
+    Column("facts", JSON, nullable=False),  # what was counted; nothing that names a patient
+    Column("begun_at", Float, index=True),  # when it was first told of
+    Column("told_at", Float),  # last
+    Column("over_at", Float),
+)
+
+# One message about an alert to one channel: it waits until it is sent, or too old.
+alert_message = Table(
+    "alert_message",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column(
-        "person",
-        String(64),
-        ForeignKey("person.name", ondelete="CASCADE"),
+        "alert",
+        BigInteger().with_variant(Integer, "sqlite"),
+        ForeignKey("alert.id", ondelete="CASCADE"),
         nullable=False,
         index=True,
     ),
-    Column("address", String(64), nullable=False),
-    Column("created_at", Float, nullable=False),
-    Column("ends_at", Float, nullable=False),
+    Column("channel", String(16), nullable=False),
+    Column("occasion", String(16), nullable=False),  # begun | still | over
+    Column("state", String(16), nullable=False),  # waiting | sent | dropped
+    Column("at", Float, nullable=False),  # of what it says
+    Column("facts", JSON, nullable=False),  # of that moment
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", Float, nullable=False),
+    Column("lease_until", Float),  # somebody is sending it
+    Column("sent_at", Float),
+    Column("reason", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("ix_alert_message_waiting", "state", "channel", "id"),
 )
 
-# How often somebody failed to sign in: for each account, and for each address.
-attempt = Table(
-    "attempt",
-    metadata,
-    Column("key", String(160), primary_key=True),
-    Column("failures", Integer, nullable=False),
-    Column("last_at", Float, nullable=False),
-)
-
-# Who did what on the page.
-audit = Table(
-    "audit",
+# Audit messages (PS3.15 A.5) that the collector does not have yet.
+audit_message = Table(
+    "audit_message",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    Column("at", Float, nullable=False, index=True),
-    Column("person", String(64), nullable=False),  # "" for nobody that is known
-    Column("address", String(64), nullable=False),
-    Column("action", String(32), nullable=False),
-    Column("subject", String(160), nullable=False),
-    Column("outcome", String(16), nullable=False),  # done | refused | failed
+    Column("at", Float, nullable=False, index=True),  # when it happened
+    Column("process", String(16), nullable=False),  # that wrote it down
+    Column("body", Text, nullable=False),  # its XML
+)
+
+# How the audit messages fare: one row. See `auditing.outbox`.
+audit_collector = Table(
+    "audit_collector",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sent", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),  # attempts to reach the collector, in vain
+    Column("dropped", BigInteger, nullable=False),  # that were too old, too many or too long
+    Column("sent_at", Float),
+    Column("failing_since", Float),  # NULL while all is well
+    Column("reason", String(64), nullable=False),
     Column("detail", Text, nullable=False),
 )

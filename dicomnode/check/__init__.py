@@ -14,7 +14,7 @@ from pathlib import Path
 from dicomnode import config
 from dicomnode.check import live as live_checks
 from dicomnode.check import place
-from dicomnode.config import Parts, Problem
+from dicomnode.config import Parts, Problem, Reading
 
 EXIT_CLEAN = 0
 EXIT_WARNINGS = 1
@@ -31,7 +31,11 @@ def run(
         environ: Where overrides are looked for; `None` is the environment of the process.
         live: Also speak with the destinations, the broker and the database server.
     """
-    reading = config.read(path, environ)
+    return of(config.read(path, environ), live=live)
+
+
+def of(reading: Reading, *, live: bool = False) -> tuple[Problem, ...]:
+    """The same of what was read already."""
     if reading.parts == Parts():
         return reading.problems  # nothing of it could be understood
     found = [*reading.problems, *place.problems(reading)]

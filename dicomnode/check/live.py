@@ -12,6 +12,7 @@ from sqlalchemy import make_url, text
 
 from dicomnode import config
 from dicomnode.archive.database import Database
+from dicomnode.check import channels, collector, provider
 from dicomnode.config import Parts, Problem, key_path
 from dicomnode.errors import Misconfigured, NodeError, RetryLater
 from dicomnode.network import tls
@@ -43,7 +44,21 @@ def _questions(parts: Parts) -> list[_Question]:
     if parts.node is not None:
         echo = partial(sender.echo, calling_ae_title=parts.node.ae_title, timeout_s=_TIMEOUT_S)
         questions += [(path, partial(echo, to)) for path, to in _destinations(parts)]
+    questions += _of_the_page(parts)
+    if parts.alerts is not None and parts.alerts.email is not None:
+        path = key_path("alerts", "email", "host")
+        questions.append((path, partial(channels.ask, parts.alerts.email)))
+    if parts.audit is not None and parts.tls is not None and parts.audit.host is not None:
+        asked = partial(collector.asked, parts.audit, parts.tls)
+        questions.append((key_path("audit", "host"), asked))
     return questions
+
+
+def _of_the_page(parts: Parts) -> list[_Question]:
+    oidc, web = parts.oidc, parts.web
+    if oidc is None or web is None or oidc.issuer is None:
+        return []
+    return [(key_path("oidc", "issuer"), partial(provider.asked, oidc, web))]
 
 
 def _destinations(parts: Parts) -> Iterator[tuple[str, Destination]]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from dicomnode import bundle, config
 from dicomnode.bundle import Bundle, Input
-from dicomnode.check import certificates, page, port
-from dicomnode.config import Disk, Listen, Model, Problem, Reading, did_you_mean, key_path
+from dicomnode.check import certificates, channels, collector, page, port, provider
+from dicomnode.config import Disk, Listen, Model, Parts, Problem, Reading, did_you_mean, key_path
 from dicomnode.errors import NodeError
 
 _GIB = 1024**3
@@ -33,9 +33,20 @@ def problems(reading: Reading) -> Iterator[Problem]:
         yield from _who_may_come(parts.listen, any_peer=bool(reading.raw.get("peers")))
     if parts.tls is not None:
         yield from certificates.problems(parts.tls)
+    yield from _of_services(parts)
+    if parts.alerts is not None:
+        yield from channels.problems(parts.alerts)
+    yield from _bundles_and_routes(reading)
+
+
+def _of_services(parts: Parts) -> Iterator[Problem]:
+    """What stands beside receiving and working."""
     if parts.web is not None:
         yield from page.problems(parts.web)
-    yield from _bundles_and_routes(reading)
+    if parts.oidc is not None:
+        yield from provider.problems(parts.oidc, parts.web)
+    if parts.audit is not None and parts.tls is not None:
+        yield from collector.problems(parts.audit, parts.tls)
 
 
 def _error(path: str, message: str, code: str) -> Problem:

@@ -4,7 +4,11 @@
 be understood beside them. Nothing else in the project reads the environment.
 """
 
+from dicomnode.config.alerts import Alerts, Email, Webhook, secret, web_url
+from dicomnode.config.audit import Audit
+from dicomnode.config.difference import Change, When, difference, digest, in_force
 from dicomnode.config.keyword import PSEUDO_KEYWORDS
+from dicomnode.config.oidc import Oidc
 from dicomnode.config.peer import Address, Endpoint, Peer, Results
 from dicomnode.config.problem import Problem, did_you_mean, key_path
 from dicomnode.config.reading import ConfigurationError, Parts, Reading, load, read
@@ -26,22 +30,28 @@ from dicomnode.config.tree import (
     Worker,
     json_schema,
 )
-from dicomnode.config.url import sqlite_file
+from dicomnode.config.url import is_loopback, sqlite_file
+from dicomnode.config.written import masked
 
 __all__ = [
     "FILE_NAME",
     "PSEUDO_KEYWORDS",
     "Address",
+    "Alerts",
+    "Audit",
+    "Change",
     "Complete",
     "Configuration",
     "ConfigurationError",
     "Database",
     "Deliver",
     "Disk",
+    "Email",
     "Endpoint",
     "Listen",
     "Model",
     "Node",
+    "Oidc",
     "Parts",
     "Peer",
     "Problem",
@@ -51,14 +61,23 @@ __all__ = [
     "Route",
     "Tls",
     "Web",
+    "Webhook",
+    "When",
     "Worker",
     "did_you_mean",
+    "difference",
+    "digest",
+    "in_force",
+    "is_loopback",
     "json_schema",
     "key_path",
     "load",
+    "masked",
     "read",
+    "secret",
     "sqlite_file",
     "starter",
     "tables",
+    "web_url",
     "write_starter",
 ]

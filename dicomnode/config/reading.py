@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dicomnode.config import fault, override, sense
+from dicomnode.config.alerts import Alerts
+from dicomnode.config.audit import Audit
+from dicomnode.config.oidc import Oidc
 from dicomnode.config.peer import Peer
 from dicomnode.config.problem import Problem, key_path
 from dicomnode.config.tree import (
@@ -65,6 +68,9 @@ class Parts:
     complete: Complete | None = None
     deliver: Deliver | None = None
     web: Web | None = None
+    oidc: Oidc | None = None
+    alerts: Alerts | None = None
+    audit: Audit | None = None
     peers: Mapping[str, Peer] = field(default_factory=dict)
     models: Mapping[str, Model] = field(default_factory=dict)
     routes: Mapping[int, Route] = field(default_factory=dict)
@@ -187,6 +193,9 @@ class _Reader:
             complete=self._section(Complete, "complete"),
             deliver=self._section(Deliver, "deliver"),
             web=self._section(Web, "web"),
+            oidc=self._section(Oidc, "oidc"),
+            alerts=self._section(Alerts, "alerts"),
+            audit=self._section(Audit, "audit"),
             peers=self._named(Peer, "peers"),
             models=self._named(Model, "models"),
             routes=self._listed(Route, "routes"),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dicomnode import profile
-from dicomnode.config import tree, url
+from dicomnode.config import channels, collector, sign_in, tree, url
 from dicomnode.config.problem import Problem, did_you_mean, key_path
 
 Tables = Mapping[str, Any]
@@ -28,6 +28,9 @@ def problems(raw: Tables) -> list[Problem]:
         *_written_passwords(raw),
         *_tls(raw),
         *_web(raw),
+        *sign_in.problems(raw),
+        *channels.problems(raw),
+        *collector.problems(raw),
         *_disk(raw),
         *_removed_unconfirmed(raw),
         *_peers_that_are_one(raw),

@@ -9,10 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from dicomnode.config import url
+from dicomnode.config.alerts import Alerts
+from dicomnode.config.audit import Audit
+from dicomnode.config.oidc import Oidc
 from dicomnode.config.peer import Peer
 from dicomnode.config.table import Table
 from dicomnode.config.values import (
@@ -197,6 +200,9 @@ class Web(Table):
     page speaks plain HTTP."""
     key: AnchoredPath | None = None
     """File with the private key of that certificate, PEM, without a password."""
+    public_url: Annotated[str, AfterValidator(url.public)] | None = None
+    """Address that browsers know the page by, such as https://node.example; needed for [oidc]. With
+    https, cookies are sent over TLS alone."""
     session_hours: Positive = 12.0
     """Hours after which who has signed in must do so again."""
 
@@ -243,6 +249,9 @@ class Configuration(Table):
     complete: Complete
     deliver: Deliver
     web: Web
+    oidc: Oidc
+    alerts: Alerts
+    audit: Audit
     peers: dict[str, Peer]
     """Name → peer."""
     models: dict[str, Model]
@@ -263,6 +272,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "complete": Complete,
     "deliver": Deliver,
     "web": Web,
+    "oidc": Oidc,
+    "alerts": Alerts,
+    "audit": Audit,
 }
 #: Sections that hold many tables of one kind.
 COLLECTIONS: dict[str, type[BaseModel]] = {"peers": Peer, "models": Model, "routes": Route}

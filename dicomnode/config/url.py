@@ -1,7 +1,8 @@
-"""URLs of the database and of the broker: which are known, and how a password gets into them."""
+"""URLs: which databases, brokers and sites are known, and how a password gets into them."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit
@@ -48,6 +49,39 @@ def broker(text: str, *, password_file: Path | None) -> str:
     return _with_password(parts, password_file)
 
 
+def issuer(text: str) -> str:
+    """The address of an OpenID Connect provider, exactly as it is written.
+
+    Raises:
+        ValueError: It is none: OpenID Connect Discovery 1.0, 3 asks for https without query and
+            fragment. On this machine itself http will do.
+    """
+    parts = _site(text)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ValueError("expects https://: who answers there decides who may sign in")
+    return text
+
+
+def public(text: str) -> str:
+    """The address that browsers know the page by, without a slash at its end.
+
+    Raises:
+        ValueError: It is no such address, or has a path.
+    """
+    parts = _site(text)
+    if parts.path not in ("", "/"):
+        raise ValueError("expects no path: the page is served from the root of its address")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself, and nothing crosses a network."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def sqlite_file(complete: str) -> Path | None:
     """The file of a complete SQLite URL; `None` for another database."""
     prefix = f"{SQLITE}:///"
@@ -60,6 +94,14 @@ def holds_password(text: str) -> bool:
         return bool(urlsplit(text).password)
     except ValueError:
         return False
+
+
+def _site(text: str) -> SplitResult:
+    parts = _split(text)
+    is_site = parts.scheme in ("https", "http") and parts.hostname and text.isprintable()
+    if not is_site or " " in text or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("expects an address such as https://HOST or https://HOST:PORT")
+    return parts
 
 
 def _split(text: str) -> SplitResult:

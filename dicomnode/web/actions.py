@@ -98,6 +98,7 @@ def _done(
             subject=f"job {job.id} of {job.study_instance_uid}",
             outcome=Result.DONE if did else Result.REFUSED,
             detail=detail,
+            study=job.study_instance_uid,
         )
     word = str(action) if did else "no"
     return RedirectResponse(f"/studies/{job.study_instance_uid}?done={word}", 303)

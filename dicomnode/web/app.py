@@ -18,20 +18,23 @@ from dicomnode.errors import NodeError, RetryLater
 from dicomnode.web import (
     accounting,
     actions,
+    alerts,
     configuration,
     health,
     live,
     metrics,
     models,
+    oidc,
     peers,
     people,
+    retention,
     security,
     signing,
     studies,
     study,
     workers,
 )
-from dicomnode.web.guard import Guard, TooLong
+from dicomnode.web.guard import Guard, TooLong, TooSlow
 from dicomnode.web.security import Visitor
 from dicomnode.web.shown import STATIC, shown
 from dicomnode.web.surroundings import Surroundings
@@ -43,6 +46,7 @@ _SAID = {
     403: "This is not for you.",
     404: "There is nothing here.",
     405: "That cannot be done here.",
+    408: "The form did not arrive in time.",
     413: "This is longer than any form.",
     422: "That is not what this page expects.",
     503: "The node cannot answer right now. Try again in a moment.",
@@ -63,13 +67,15 @@ class _Kept(StaticFiles):
 
 def make(here: Surroundings) -> ASGIApp:
     """The application for these surroundings."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    # A slash too many would be answered with an address made of the header Host: whoever sends that
+    # chooses where the browser goes.
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.surroundings = here
     app.state.registry = metrics.registry(here)
     app.state.pulse = live.Pulse(here)
     for part in (
-        health, signing, live, studies, study, actions, accounting, models, peers, workers,
-        configuration, people,
+        health, signing, oidc, live, studies, study, actions, accounting, models, peers, workers,
+        configuration, people, retention, alerts,
     ):  # fmt: skip
         app.include_router(part.router)
     app.mount("/static", _Kept(directory=STATIC), name="static")
@@ -77,6 +83,7 @@ def make(here: Surroundings) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _misunderstood)
     app.add_exception_handler(NodeError, _named)
     app.add_exception_handler(TooLong, _too_long)
+    app.add_exception_handler(TooSlow, _too_slow)
     return Guard(app)
 
 
@@ -103,6 +110,10 @@ async def _named(request: Request, error: Exception) -> Response:
 
 async def _too_long(request: Request, _error: Exception) -> Response:
     return await _problem(request, 413, _SAID[413])
+
+
+async def _too_slow(request: Request, _error: Exception) -> Response:
+    return await _problem(request, 408, _SAID[408])
 
 
 async def _problem(request: Request, status: int, said: str) -> Response:

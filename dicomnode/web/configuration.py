@@ -1,20 +1,17 @@
-"""The configuration in force, its secrets masked, and every problem that `check` finds."""
+"""The configuration in force, its secrets masked; what the file says, and applying it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from fastapi import APIRouter
-from pydantic import BaseModel
+from fastapi import APIRouter, HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dicomnode import check, config
+from dicomnode import check
 from dicomnode.archive.access.audit import Action
-from dicomnode.matcher import Matcher
+from dicomnode.config import written
+from dicomnode.reload import By, Proposal
 from dicomnode.web import security, surroundings
 from dicomnode.web.security import ActOfAdministrator, Administrator
 from dicomnode.web.shown import shown
@@ -22,103 +19,55 @@ from dicomnode.web.surroundings import Surroundings
 
 router = APIRouter()
 
-_MASK = "••••••"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Key:
-    """One key of the configuration."""
-
-    name: str
-    value: str
-    about: str
-    is_default: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """One table of the configuration."""
-
-    name: str
-    keys: tuple[Key, ...]
-
 
 @router.get("/configuration")
 def configuration(request: Request, _visitor: Administrator) -> Response:
     """The page."""
-    here = surroundings.of(request)
-    return shown(request, "configuration.html", problems=None, **_values(here))
+    return shown(request, "configuration.html", **_values(surroundings.of(request)))
 
 
 @router.post("/configuration/check")
 def check_now(request: Request, act: ActOfAdministrator) -> Response:
-    """Check the file as it is now: every bundle is compared with its lock, which may take long."""
+    """Check the file as it is now, and compare it with what is in force.
+
+    Every bundle is compared with its lock, which may take long.
+    """
     here = surroundings.of(request)
-    found = check.run(here.file, live=bool(act.text("live")))
+    proposal = _proposal(here, live=bool(act.text("live")))
     security.note(
-        here, act.visitor, Action.CHECK, subject=here.file.name, detail=f"{len(found)} problems"
+        here,
+        act.visitor,
+        Action.CHECK,
+        subject=here.file.name,
+        detail=f"{len(proposal.problems)} problems",
     )
-    return shown(request, "configuration.html", problems=found, **_values(here))
+    return shown(request, "configuration.html", **_values(here, proposal))
 
 
-def _values(here: Surroundings) -> dict[str, Any]:
-    return {"file": here.file, "tables": list(_tables(here.configuration))}
+@router.post("/configuration/apply")
+def apply(request: Request, act: ActOfAdministrator) -> Response:
+    """Bring what was shown into force, if the file still says it."""
+    here = surroundings.of(request)
+    if here.reload is None:
+        raise HTTPException(405)
+    by = By(person=act.visitor.name, address=act.visitor.address)
+    done = here.reload.apply(by=by, only=act.text("shown"))
+    # What could not be applied is shown anew, to be looked at; of what was, nothing is left to do.
+    proposal = None if done.applied else done.proposal
+    return shown(request, "configuration.html", **_values(here, proposal, done=done))
 
 
-def _tables(whole: config.Configuration) -> Iterator[Table]:
-    for name in type(whole).model_fields:
-        value = getattr(whole, name)
-        if isinstance(value, BaseModel):
-            yield Table(name=name, keys=tuple(_keys(value)))
-        elif isinstance(value, Mapping):
-            for key, one in value.items():
-                yield Table(name=config.key_path(name, key), keys=tuple(_keys(one)))
-        else:
-            for at, one in enumerate(value):
-                yield Table(name=config.key_path(name, at), keys=tuple(_keys(one)))
+def _proposal(here: Surroundings, *, live: bool) -> Proposal:
+    if here.reload is None:
+        return Proposal(problems=check.run(here.file, live=live))
+    return here.reload.propose(live=live)
 
 
-def _keys(table: BaseModel, prefix: str = "") -> Iterator[Key]:
-    for name, about in type(table).model_fields.items():
-        value = getattr(table, name)
-        written = prefix + (about.alias or name)
-        if isinstance(value, BaseModel):
-            yield from _keys(value, f"{written}.")
-            continue
-        yield Key(
-            name=written,
-            value=_text(value),
-            about=about.description or "",
-            is_default=not about.is_required() and value == about.default,
-        )
-
-
-def _text(value: Any) -> str:
-    """A value as it would be written."""
-    if isinstance(value, str):
-        return masked(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "; ".join(_clause(key, one) for key, one in value.items())
-    if isinstance(value, tuple):
-        return ", ".join(_text(one) for one in value)
-    return "" if value is None else str(value)
-
-
-def _clause(key: str, value: Any) -> str:
-    return value.clause(key) if isinstance(value, Matcher) else f"{key}: {_text(value)}"
-
-
-def masked(text: str) -> str:
-    """A text; of a URL without the password."""
-    try:
-        parts = urlsplit(text)
-        password = parts.password
-    except ValueError:
-        return _MASK
-    if not password:
-        return text
-    user, _, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    return parts._replace(netloc=f"{name}:{_MASK}@{host}").geturl()
+def _values(here: Surroundings, proposal: Proposal | None = None, **more: Any) -> dict[str, Any]:
+    return {
+        "file": here.file,
+        "tables": list(written.tables(here.configuration)),
+        "proposal": proposal,
+        "waiting": here.reload.waiting if here.reload else (),
+        "done": None,
+    } | more

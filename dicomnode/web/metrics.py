@@ -17,7 +17,10 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
 from dicomnode import __version__
+from dicomnode.alert import Channel, Kind
+from dicomnode.archive.alerts import messages, standing
 from dicomnode.archive.asked import accounts, figures
+from dicomnode.archive.auditing import outbox
 from dicomnode.archive.studies.outcomes import Outcome
 from dicomnode.config import Configuration
 from dicomnode.job import DeliveryState, JobState
@@ -67,6 +70,8 @@ class Numbers(Collector):
             yield from self._of_work(tx)
             yield from self._of_peers(tx)
             yield from self._of_arrivals(tx)
+            yield from _of_alerts(tx)
+            yield from _of_audit(outbox.state(tx))
         info = GaugeMetricFamily("dicomnode_info", "Which node this is.", labels=["version"])
         info.add_metric([__version__], 1)
         yield info
@@ -152,6 +157,38 @@ class Numbers(Collector):
             "When the last instance came, since the epoch; 0 before the first.",
             value=received.last_at or 0.0,
         )
+
+
+def _of_audit(state: outbox.State) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "dicomnode_audit_messages_waiting",
+        "Audit messages that the collector does not have yet.",
+        value=state.waiting,
+    )
+    for word, value, about in (
+        ("sent", state.sent, "Audit messages that the collector has."),
+        ("dropped", state.dropped, "Audit messages that the collector will never have."),
+    ):
+        yield CounterMetricFamily(f"dicomnode_audit_messages_{word}", about, value=value)
+    yield CounterMetricFamily(
+        "dicomnode_audit_collector_failures",
+        "Attempts to reach the audit collector in vain.",
+        value=state.failed,
+    )
+
+
+def _of_alerts(tx: Connection) -> Iterator[Metric]:
+    opened = standing.counted(tx)
+    by_kind = {str(kind): opened.get(kind, 0) for kind in Kind}
+    yield _gauge("dicomnode_alerts", "Alerts that are open.", "alert", by_kind)
+    waiting = messages.waiting(tx)
+    by_channel = {str(channel): waiting.get(channel, 0) for channel in Channel}
+    yield _gauge(
+        "dicomnode_alert_messages_waiting",
+        "Messages about alerts that are not sent yet.",
+        "channel",
+        by_channel,
+    )
 
 
 def registry(here: Surroundings) -> CollectorRegistry:

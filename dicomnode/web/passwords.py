@@ -33,7 +33,7 @@ def hashed(password: str) -> str:
 
 
 def is_right(password: str, kept: str | None) -> bool:
-    """Whether it is the password that `kept` was made of; with `None`, no."""
+    """Whether it is the password that `kept` was made of; with `None` or "", no."""
     if len(password) > _LONGEST:
         return False
     with _AT_ONCE:
@@ -41,7 +41,7 @@ def is_right(password: str, kept: str | None) -> bool:
             _hasher.verify(kept or _NOBODY, password)
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
-    return kept is not None
+    return bool(kept)
 
 
 def is_dated(kept: str) -> bool:

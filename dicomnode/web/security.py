@@ -13,7 +13,7 @@ import hmac
 import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException
@@ -25,6 +25,7 @@ from starlette.responses import Response
 from dicomnode.archive.access import audit, people
 from dicomnode.archive.access.audit import Action, Result
 from dicomnode.archive.access.people import Person, Role
+from dicomnode.oidc.flow import LASTS_S, Flow
 from dicomnode.web import surroundings
 from dicomnode.web.surroundings import Surroundings
 
@@ -33,8 +34,10 @@ FIELD = "csrf"
 HEADER = "x-csrf"
 
 _TOKEN_BYTES = 32
+_MOST_FIELDS = 32
 _SESSION = "dicomnode"
 _FORM = "dicomnode-form"
+_FLOW = "dicomnode-oidc"
 # RFC 6265bis: a browser takes such a cookie from this host alone, over TLS alone.
 _HOST_ONLY = "__Host-"
 
@@ -45,6 +48,7 @@ class Visitor:
 
     Attributes:
         name: Of the account.
+        issuer: The provider that has named this one; "" for an account of the node itself.
         word: What the forms of this session carry.
         address: Where the request comes from.
     """
@@ -53,6 +57,7 @@ class Visitor:
     role: Role
     word: str
     address: str
+    issuer: str = ""
 
     def may(self, role: Role | str) -> bool:
         """Whether this one may do what somebody of that role may."""
@@ -115,8 +120,36 @@ def set_form_token(response: Response, here: Surroundings, token: str) -> None:
     _set(response, here, _FORM, token, max_age=None)
 
 
+def flow_of(request: Request) -> Flow | None:
+    """The sign-in that this browser has begun at a provider; `None` where there is none."""
+    here = surroundings.of(request)
+    return Flow.read(request.cookies.get(_named(_FLOW, here), ""), at=here.clock())
+
+
+def set_flow(response: Response, here: Surroundings, flow: Flow) -> None:
+    """Let the browser keep what its sign-in at a provider is bound to.
+
+    It comes back with a navigation that another site has begun, the provider's: "strict" would keep
+    it away.
+    """
+    _set(response, here, _FLOW, flow.cookie, max_age=LASTS_S, samesite="lax")
+
+
+def drop_flow(response: Response, here: Surroundings) -> None:
+    """Take it back: it has been answered."""
+    response.delete_cookie(
+        _named(_FLOW, here), secure=here.is_secure, httponly=True, samesite="lax"
+    )
+
+
 def _set(
-    response: Response, here: Surroundings, name: str, value: str, *, max_age: int | None
+    response: Response,
+    here: Surroundings,
+    name: str,
+    value: str,
+    *,
+    max_age: int | None,
+    samesite: Literal["strict", "lax"] = "strict",
 ) -> None:
     response.set_cookie(
         _named(name, here),
@@ -125,7 +158,7 @@ def _set(
         path="/",
         secure=here.is_secure,
         httponly=True,
-        samesite="strict",
+        samesite=samesite,
     )
 
 
@@ -139,12 +172,22 @@ def visitor_of(request: HTTPConnection) -> Visitor | None:
     found = _person(surroundings.of(request), token) if token else None
     if found is None:
         return None
-    return Visitor(name=found.name, role=found.role, word=word_of(token), address=address(request))
+    return Visitor(
+        name=found.name,
+        role=found.role,
+        word=word_of(token),
+        address=address(request),
+        issuer=found.issuer,
+    )
 
 
 def _person(here: Surroundings, token: str) -> Person | None:
+    """Whose session it is; one whom a provider named that is none any more is nobody."""
     with here.database.read() as tx:
-        return people.signed_in(tx, token, at=here.clock())
+        found = people.signed_in(tx, token, at=here.clock())
+    if found is None or found.issuer in ("", here.configuration.oidc.issuer):
+        return found
+    return None
 
 
 def needs(role: Role) -> Callable[[Request], Visitor]:
@@ -168,12 +211,24 @@ def acting(role: Role) -> Callable[[Request], Coroutine[Any, Any, Act]]:
 
     async def act(request: Request) -> Act:
         visitor = await run_in_threadpool(look, request)
-        form = await request.form()
+        form = await form_of(request)
         if not (is_from_here(request) and _has_word(request, form, visitor.word)):
             await run_in_threadpool(_refuse, request, visitor, "the form is not of this session")
         return Act(visitor=visitor, form=form)
 
     return act
+
+
+async def form_of(request: Request) -> FormData:
+    """The form that was sent: some fields, and no file.
+
+    Raises:
+        HTTPException: 400 where it is none, 422 where a field is no text.
+    """
+    form = await request.form(max_files=0, max_fields=_MOST_FIELDS)
+    if any("\0" in str(value) for _, value in form.multi_items()):
+        raise HTTPException(422)  # not every database can be asked for that
+    return form
 
 
 #: What a page asks for: somebody who may see it, or who may send its form.
@@ -223,6 +278,7 @@ def note(
     subject: str,
     outcome: Result = Result.DONE,
     detail: str = "",
+    study: str = "",
 ) -> None:
     """Add a line to the audit trail, in a transaction of its own."""
     with here.database.write() as tx:
@@ -235,6 +291,7 @@ def note(
             subject=subject,
             outcome=outcome,
             detail=detail,
+            study=study,
         )
 
 

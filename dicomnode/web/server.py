@@ -12,11 +12,13 @@ from pathlib import Path
 import uvicorn
 
 from dicomnode import bundle, log
-from dicomnode.archive.database import Database
+from dicomnode.archive.auditing.recording import database_of
 from dicomnode.bundle import Bundle
 from dicomnode.config import Configuration, Web
 from dicomnode.errors import Failed, Misconfigured, NodeError
+from dicomnode.reload import Reload
 from dicomnode.web import app
+from dicomnode.web.connection import Connection
 from dicomnode.web.surroundings import Surroundings
 
 _log = log.get(__name__)
@@ -42,6 +44,7 @@ class Page:
         """
         self._configuration = configuration
         self._file = file
+        self._reload: Reload | None = None
         self._surroundings: Surroundings | None = None
         self._socket: socket.socket | None = None
         self._server: uvicorn.Server | None = None
@@ -51,6 +54,15 @@ class Page:
     def port(self) -> int | None:
         """Where it listens; `None` where there is no page."""
         return None if self._socket is None else int(self._socket.getsockname()[1])
+
+    def offer(self, reload: Reload) -> None:
+        """Let an administrator bring the file into force; to be said before the start."""
+        self._reload = reload
+
+    def change(self, configuration: Configuration) -> None:
+        """Show another configuration from now on, and go by it."""
+        if self._surroundings is not None:
+            self._surroundings.change(configuration, _bundles(configuration))
 
     def start(self, *, is_listening: Callable[[], bool]) -> None:
         """Serve; returns when the page can be reached.
@@ -67,10 +79,11 @@ class Page:
         self._surroundings = Surroundings(
             configuration=self._configuration,
             file=self._file,
-            database=Database(self._configuration.database.url),
+            database=database_of(self._configuration),
             bundles=_bundles(self._configuration),
             is_listening=is_listening,
             clock=time.time,
+            reload=self._reload,
         )
         self._server = uvicorn.Server(_settings(web, self._surroundings))
         # In a thread that is not the main one, uvicorn takes no signals.
@@ -131,6 +144,8 @@ def _cannot_listen(web: Web, port: int, error: OSError) -> Misconfigured:
 def _settings(web: Web, surroundings: Surroundings) -> uvicorn.Config:
     settings = uvicorn.Config(
         app.make(surroundings),
+        http=Connection,
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,  # addresses hold what was looked for: patients' names

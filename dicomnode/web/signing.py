@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from dicomnode.archive.access import audit, people
 from dicomnode.archive.access.audit import Action, Result
 from dicomnode.archive.access.people import Patience, Person
-from dicomnode.web import passwords, security, surroundings
+from dicomnode.web import passwords, provider, security, surroundings
 from dicomnode.web.security import ActOfViewer
 from dicomnode.web.shown import shown
 from dicomnode.web.surroundings import Surroundings
@@ -24,9 +24,9 @@ router = APIRouter()
 
 # Several people may share an address, so it may fail more often than an account.
 _ACCOUNT = Patience(free=4)
-_ADDRESS = Patience(free=19)
+ADDRESS = Patience(free=19)
 # Counting looks, then writes: of two attempts at the same moment both must count.
-_counting = threading.Lock()
+counting = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,22 +37,26 @@ class _Attempt:
 
 
 @router.get("/sign-in")
-def sign_in_page(request: Request, next: str = "/") -> Response:  # noqa: A002 - as the URL says
-    """The form."""
-    return _form(request, where=next)
+def sign_in_page(
+    request: Request,
+    next: str = "/",  # noqa: A002 - as the URL says
+    left: str = "",
+) -> Response:
+    """The form; who has left a session that a provider opened may end the provider's, too."""
+    return form_page(request, where=next, has_left=bool(left))
 
 
 @router.post("/sign-in")
 async def sign_in(request: Request) -> Response:
     """Take the form, and open a session."""
-    form = await request.form()
+    form = await security.form_of(request)
     given = {key: value for key, value in form.items() if isinstance(value, str)}
     where = local(given.get("next", "/"))
     token = security.form_token(request)
     has_word = security.is_word(given.get(security.FIELD, ""), security.word_of(token))
     if not (has_word and security.is_from_here(request)):
         said = "The form was too old, or not ours. Try again."
-        return await run_in_threadpool(_form, request, where=where, said=said, status=403)
+        return await run_in_threadpool(form_page, request, where=where, said=said, status=403)
     attempt = _Attempt(
         name=given.get("name", "").strip()[:64],
         password=given.get("password", ""),
@@ -65,8 +69,8 @@ def _try(request: Request, attempt: _Attempt, *, where: str) -> Response:
     here = surroundings.of(request)
     wait_s = _count(here, attempt)
     if wait_s > 0:
-        said = f"Too many attempts. Wait {_spoken(wait_s)}, then try again."
-        response = _form(request, where=where, said=said, status=429)
+        said = f"Too many attempts. Wait {spoken(wait_s)}, then try again."
+        response = form_page(request, where=where, said=said, status=429)
         response.headers["Retry-After"] = str(math.ceil(wait_s))
         return response
     with here.database.read() as tx:
@@ -74,7 +78,7 @@ def _try(request: Request, attempt: _Attempt, *, where: str) -> Response:
     if not passwords.is_right(attempt.password, person.password_hash if person else None):
         _note_failure(here, attempt, known=person)
         said = "Name or password is wrong."
-        return _form(request, where=where, said=said, status=401)
+        return form_page(request, where=where, said=said, status=401)
     assert person is not None  # noqa: S101 - nobody's password is right
     token = _begin(here, attempt, person, before=security.session_of(request))
     response = RedirectResponse(where, 303)
@@ -85,8 +89,8 @@ def _try(request: Request, attempt: _Attempt, *, where: str) -> Response:
 def _count(here: Surroundings, attempt: _Attempt) -> float:
     """Count an attempt before it is made; returns how long it has to wait."""
     address, account = people.address_key(attempt.address), people.account_key(attempt.name)
-    with _counting, here.database.write() as tx:
-        wait_s = people.count_failure(tx, address, patience=_ADDRESS, at=here.clock())
+    with counting, here.database.write() as tx:
+        wait_s = people.count_failure(tx, address, patience=ADDRESS, at=here.clock())
         if not wait_s:
             wait_s = people.count_failure(tx, account, patience=_ACCOUNT, at=here.clock())
         if wait_s:
@@ -128,7 +132,7 @@ def _begin(here: Surroundings, attempt: _Attempt, person: Person, *, before: str
     renewed = (
         passwords.hashed(attempt.password) if passwords.is_dated(person.password_hash) else None
     )
-    with _counting, here.database.write() as tx:
+    with counting, here.database.write() as tx:
         people.take_back(tx, people.address_key(attempt.address))
         people.forget_failures(tx, people.account_key(person.name))
         if before:
@@ -153,12 +157,17 @@ def sign_out(request: Request, act: ActOfViewer) -> Response:
             person=act.visitor.name,
             address=act.visitor.address,
         )
-    response = RedirectResponse("/sign-in", 303)
+    asked = provider.of(request) if act.visitor.issuer else None
+    has_more = asked is not None and asked.end_session()
+    response = RedirectResponse("/sign-in?left=provider" if has_more else "/sign-in", 303)
     security.drop_session(response, here)
     return response
 
 
-def _form(request: Request, *, where: str, said: str = "", status: int = 200) -> Response:
+def form_page(
+    request: Request, *, where: str, said: str = "", status: int = 200, has_left: bool = False
+) -> Response:
+    """The page to sign in on, with what is to be said."""
     here = surroundings.of(request)
     token = security.form_token(request)
     response = shown(
@@ -168,6 +177,8 @@ def _form(request: Request, *, where: str, said: str = "", status: int = 200) ->
         where=local(where),
         said=said,
         word=security.word_of(token),
+        button=here.configuration.oidc.button if here.configuration.oidc.issuer else "",
+        has_left=has_left,
     )
     security.set_form_token(response, here, token)
     return response
@@ -179,6 +190,7 @@ def local(where: str) -> str:
     return where if is_path and where.isprintable() else "/"
 
 
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
+    """A wait, for people."""
     whole = math.ceil(seconds)
     return f"{whole} seconds" if whole < 120 else f"{math.ceil(whole / 60)} minutes"  # noqa: PLR2004

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from dicomnode.archive.asked import accounts, finding
 from dicomnode.archive.asked.accounts import Outcome
 from dicomnode.archive.asked.finding import Place, Query
-from dicomnode.web import surroundings
+from dicomnode.web import alerts, surroundings
 from dicomnode.web.security import Viewer
 from dicomnode.web.shown import shown
 
@@ -142,4 +142,5 @@ def _listed(request: Request, tx: Connection, asked: Filter) -> dict[str, Any]:
         "newer": asked.at(newer=lines[0].place) if found.has_newer and lines else None,
         "account": accounts.account(tx, since=midnight(day)),
         "today": day.isoformat(),
+        **alerts.current(tx),
     }

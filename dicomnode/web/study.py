@@ -92,7 +92,7 @@ def study(
     here = surroundings.of(request)
     with here.database.read() as tx:
         found = _shown(here, tx, uid)
-    security.note(here, visitor, Action.LOOK, subject=uid)
+    security.note(here, visitor, Action.LOOK, subject=uid, study=uid)
     said = _DONE.get(done, _NOT_DONE if done else "")
     return shown(request, "study.html", study=found, said=said, done=done in _DONE)
 

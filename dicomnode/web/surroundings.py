@@ -13,11 +13,12 @@ from dicomnode.archive.database import Database
 from dicomnode.bundle import Bundle
 from dicomnode.config import Configuration
 from dicomnode.errors import NodeError
+from dicomnode.reload import Reload
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Surroundings:
-    """The surroundings of one page.
+    """The surroundings of one page. What is in force may change between two looks.
 
     Attributes:
         configuration: What is in force.
@@ -25,6 +26,7 @@ class Surroundings:
         bundles: Model → its bundle, or what is wrong with it.
         is_listening: Whether DICOM is received.
         clock: Seconds since the epoch.
+        reload: Brings what the file says into force; `None` where nobody can.
         ending: Set when the page is to end.
     """
 
@@ -34,7 +36,14 @@ class Surroundings:
     bundles: Mapping[str, Bundle | NodeError] = field(repr=False)
     is_listening: Callable[[], bool]
     clock: Callable[[], float]
+    reload: Reload | None = None
     ending: threading.Event = field(default_factory=threading.Event)
+
+    def change(
+        self, configuration: Configuration, bundles: Mapping[str, Bundle | NodeError]
+    ) -> None:
+        """Go by another configuration from now on."""
+        self.configuration, self.bundles = configuration, bundles
 
     @property
     def data_dir(self) -> Path:
@@ -48,8 +57,9 @@ class Surroundings:
 
     @property
     def is_secure(self) -> bool:
-        """Whether browsers reach the page over TLS."""
-        return self.configuration.web.certificate is not None
+        """Whether browsers reach the page over TLS: its own, or that of a proxy before it."""
+        web = self.configuration.web
+        return web.certificate is not None or (web.public_url or "").startswith("https:")
 
 
 def of(connection: HTTPConnection) -> Surroundings:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from dicomnode import config
 from dicomnode.archive.asked import accounts, figures
 from dicomnode.archive.work import hold
-from dicomnode.web import health, surroundings
+from dicomnode.web import alerts, health, surroundings
 from dicomnode.web.security import Viewer
 from dicomnode.web.shown import shown
 from dicomnode.web.surroundings import Surroundings
@@ -43,6 +43,7 @@ def _values(here: Surroundings) -> dict[str, Any]:
             "waiting": hold.waiting(tx, limit=_SHOWN),
             "queues": {str(task): queue for task, queue in figures.queues(tx).items()},
             "received": figures.received(tx),
+            **alerts.current(tx),
         }
     return values | {"disk": _disk(here), "checks": list(health.checked(here))}
 

@@ -38,6 +38,10 @@ KUBERNETES_VERSIONS = ("1.29", "1.37")
 
 # What the node says of itself at /metrics.
 METRICS = {
+    "dicomnode_audit_messages_waiting": set(),
+    "dicomnode_audit_messages_sent_total": set(),
+    "dicomnode_audit_messages_dropped_total": set(),
+    "dicomnode_audit_collector_failures_total": set(),
     "dicomnode_studies": {"outcome"},
     "dicomnode_jobs": {"state"},
     "dicomnode_job_stage_seconds": {"stage", "model", "le"},
@@ -85,6 +89,8 @@ def machine(tmp_path: Path) -> Path:
     programs.mkdir(parents=True)
     for name in ("dicomnode", "python"):
         shutil.copy("/bin/true", programs / name)
+    (root / "usr" / "bin").mkdir()
+    shutil.copy("/bin/true", root / "usr" / "bin" / "kill")
     return root
 
 
@@ -139,7 +145,7 @@ def settings(unit: str) -> list[tuple[str, str]]:
 def test_every_unit_is_restricted_alike() -> None:
     """systemd knows no inclusion: the block stands in each unit, and must not drift apart."""
     free = re.compile(
-        r"(Description|After|Wants|Conflicts|ExecStart|TimeoutStopSec|Device.*|PrivateDevices"
+        r"(Description|After|Wants|Conflicts|ExecStart|ExecReload|TimeoutStopSec|Device.*|PrivateDevices"
         r"|MemoryDenyWriteExecute|OOMPolicy|Environment|DefaultInstance)"
     )
     blocks = [[pair for pair in settings(unit) if not free.fullmatch(pair[0])] for unit in UNITS]

@@ -27,9 +27,14 @@ from pynetdicom import sop_class
 import dicomnode
 from dicomnode import config, status
 from dicomnode.archive import commitments
+from dicomnode.archive.access import deeds
+from dicomnode.archive.auditing import told
 from dicomnode.archive.disk import elements, header, space
 from dicomnode.archive.disk import files as archive_files
+from dicomnode.auditing import codes, events, syslog
+from dicomnode.auditing import message as audit_message
 from dicomnode.network import association, tls
+from dicomnode.network.auditing import reporter as audit_reporter
 from dicomnode.network.calling import conversion, request, sender
 from dicomnode.network.commitment import call as commitment_call
 from dicomnode.network.commitment import message as commitment_message
@@ -498,7 +503,9 @@ def _written(about: Any) -> str:
     value = about.get_default()
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if value in (None, ()):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def test_the_profiles_are_those_of_the_program() -> None:
@@ -529,6 +536,42 @@ def _versions(context: ssl.SSLContext) -> list[str]:
     top = ssl.TLSVersion.TLSv1_3 if most is ssl.TLSVersion.MAXIMUM_SUPPORTED else most
     every = [one for one in ssl.TLSVersion if one.name.startswith("TLSv1_")]
     return [one.name for one in every if context.minimum_version <= one <= top]
+
+
+def test_the_configuration_of_the_audit_trail_is_that_of_the_program() -> None:
+    true = [
+        (f"audit.{key}", _written(about)) for key, about in config.tree.keys(config.Audit).items()
+    ]
+    _agree("audit-configuration", [row[:2] for row in _rows("audit-configuration")], true)
+
+
+def _coded(name: str) -> tuple[str, str]:
+    code: codes.Code = getattr(codes, name)
+    return code.value, code.meaning
+
+
+def test_the_audit_events_are_those_of_the_program() -> None:
+    calls = _calls(inspect.getsource(events), "Message")
+    named = [{one.arg: one.value for one in call.keywords} for call in calls]
+    true = [(str(codes.Kind[one["kind"].attr]), *_coded(one["event"].attr)) for one in named]
+    _agree("audit-events", [row[:3] for row in _rows("audit-events")], true)
+
+
+def test_the_audit_alerts_are_those_of_the_program() -> None:
+    source = inspect.getsource(told) + inspect.getsource(deeds)
+    every = {_coded(name) for name in re.findall(r"codes\.([A-Z_]+)", source)}
+    alerts = {one for one in every if one[0] in map(str, range(110126, 110138))}  # CID 403
+    _agree("audit-alerts", [row[:2] for row in _rows("audit-alerts")], alerts)
+
+
+def test_what_is_said_of_the_transport_of_audit_messages_is_so() -> None:
+    text = _text()
+    assert f"PRI {syslog.PRIORITY}" in text
+    assert f"MSGID {syslog.MESSAGE_ID}" in text
+    assert f"{syslog.LONGEST_DATAGRAM:,} octets" in text
+    assert f"longer than {audit_message._LONGEST_TEXT} characters" in text
+    assert f"used for {audit_reporter._SETTLE_S:g} seconds or {audit_reporter._WINDOW:,}" in text
+    assert f"up to {audit_reporter._LONGEST_PAUSE_S:g}" in text
 
 
 # --- The document itself ---

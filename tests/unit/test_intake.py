@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from dicomnode import intake
 from dicomnode.archive import tables
-from dicomnode.archive.arrival import End, Ended
+from dicomnode.archive.arrival import End, Ended, TurnedAway
+from dicomnode.archive.auditing import outbox
 from dicomnode.archive.database import Database
 from dicomnode.archive.disk.files import FileStore
+from dicomnode.auditing.message import Source
+from dicomnode.auditing.recorder import Recorder
 from dicomnode.errors import RetryLater
 from dicomnode.intake import Intake, Patience
 
@@ -87,6 +91,33 @@ def test_what_is_reported_meanwhile_is_not_counted_in(
     monkeypatch.setattr(desk.intake, "index_reported", later)
     desk.intake.catch_up()
     assert desk.intake.indexed_through() == BEFORE
+
+
+def test_a_refusal_whose_transaction_fails_at_its_end_is_told_by_the_next(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.database.recorder = Recorder(source=Source(id="NODE"), ae_title="NODE", host="ai1")
+    desk.intake.report(
+        TurnedAway(
+            association="", peer="", reason="unknown-peer", detail="x", status=1,
+            sop_instance_uid="", study_instance_uid="", at=BEFORE, address="10.6.6.6",
+        )
+    )  # fmt: skip
+    write = desk.database.write
+
+    @contextmanager
+    def away(**_: Any) -> Iterator[Connection]:
+        with write() as tx:
+            yield tx
+            raise RetryLater("database-unavailable", "It did not answer.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.database, "write", away)
+        desk.intake._step()
+    desk.intake._step()
+    with desk.database.read() as tx:
+        assert len(outbox.waiting(tx, limit=9)) == 1
+    assert not desk.intake._refusals._decided
 
 
 def test_a_database_that_is_away_claims_nothing_new(

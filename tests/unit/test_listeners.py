@@ -220,6 +220,9 @@ def test_what_a_listener_is_told_arrives(configuration: Configuration) -> None:
         secure=None,
         facts=4,
         places=5,
+        width=6,
+        column={"": 0, "ct1": 1},
+        serial=7,
     )
     line = settings.to_json()
     assert ListenerSettings.from_json(line) == settings

@@ -34,7 +34,7 @@ def counts() -> Iterator[Counts]:
 @pytest.fixture
 def places(counts: Counts) -> list[SharedPlaces]:
     """What each of the two processes sees."""
-    return [SharedPlaces(counts, row=row, peers=PEERS, limits=LIMITS) for row in range(2)]
+    return [SharedPlaces(counts, row=row, column=columns(PEERS), limits=LIMITS) for row in range(2)]
 
 
 def is_taken(places: Places, peer: str) -> bool:
@@ -115,7 +115,7 @@ from dicomnode.network.serving.places import Counts, Limits, SharedPlaces
 
 counts = Counts(int(sys.argv[1]), rows=4, columns=1)
 limits = Limits(total=1000, per_peer=100, of_peer={})
-places = SharedPlaces(counts, row=int(sys.argv[2]), peers=(), limits=limits)
+places = SharedPlaces(counts, row=int(sys.argv[2]), column={"": 0}, limits=limits)
 print("ready", flush=True)
 sys.stdin.readline()
 for turn in range(2000):

@@ -16,6 +16,7 @@ def status(**values: Any) -> str:
         "node": {"ae_title": "NODE", "listening_on": 104},
         "account": dict.fromkeys(counts, 0),
         "commitments_untold": 0,
+        "alerts": [],
         "workers": [],
         "studies": [],
         "refused": [],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from sqlalchemy import select, text
 
 from dicomnode import matcher
 from dicomnode.archive import journal, tables
@@ -26,7 +28,7 @@ from dicomnode.archive.disk import files, header
 from dicomnode.archive.disk.aside import Aside
 from dicomnode.archive.disk.files import FileStore
 from dicomnode.archive.journal import Kind
-from dicomnode.archive.keeping import remover, retention
+from dicomnode.archive.keeping import preview, remover, retention
 from dicomnode.archive.keeping.remover import Remover
 from dicomnode.archive.studies import decisions, index
 from dicomnode.archive.work import deliveries, jobs, moves, results, revisions
@@ -374,6 +376,61 @@ def test_only_what_ended_well_may_go_whatever_the_states(world: World) -> None:
     with world.database.write() as tx:
         begun = {uid for uid in apart if retention.begin(tx, uid, before=before)}
     assert begun == expected & apart.keys()
+
+
+def test_what_is_shown_is_what_the_remover_would_do(world: World) -> None:
+    cases = {f"9.{number}": case for number, case in enumerate(every_case(), start=1)}
+    insert(world.database, cases, now=world.now)
+    with world.database.read() as tx:
+        for days in (29.0, 30.0, 31.0):
+            found = preview.preview(tx, days=days, now=world.now)
+            for ahead, amount in found.due.items():
+                before = world.now + ahead * DAY - days * DAY
+                would_go = retention.removable(tx, before=before, limit=10**6)
+                assert amount.studies == len(would_go)
+            kept = sum(one.studies for one in found.kept.values())
+            there = [
+                one for one in cases.values() if one.state not in {index.REMOVING, index.REMOVED}
+            ]
+            assert kept + found.due[30].studies + found.later.studies == len(there)
+    assert set(found.kept) == set(retention.Stays) - {retention.Stays.PROMISED}
+
+
+def test_a_day_a_week_and_a_month_ahead_are_shown_with_what_came(delivered: World) -> None:
+    with delivered.database.read() as tx:
+        size = sum(one.size for one in retention.standings(tx))
+        assert size > 0
+        for days, at in ((30, 0), (30.5, 1), (36, 7), (59, 30)):
+            found = preview.preview(tx, days=days, now=delivered.now)
+            counts = [found.due[ahead].studies for ahead in preview.HORIZONS]
+            assert counts == [int(ahead >= at) for ahead in preview.HORIZONS]
+            assert found.due[30].size == size
+            assert found.oldest == delivered.now - 30 * DAY
+        assert preview.preview(tx, days=90, now=delivered.now).later.studies == 1
+        never = preview.preview(tx, days=None, now=delivered.now)
+    assert (never.due[30].studies, never.later.studies, never.kept) == (0, 1, {})
+
+
+def test_a_study_that_a_peer_was_promised_is_shown_as_that(delivered: World) -> None:
+    with delivered.database.write() as tx:
+        journal.write(tx, Kind.COMMITMENT_ANSWERED, at=delivered.now, study=STUDY)
+    with delivered.database.read() as tx:
+        found = preview.preview(tx, days=1, now=delivered.now)
+    assert {why: one.studies for why, one in found.kept.items()} == {retention.Stays.PROMISED: 1}
+
+
+def test_no_question_about_a_study_reads_the_rows_of_all_the_others(world: World) -> None:
+    """A look at a hundred thousand studies would otherwise take for ever."""
+    plans = []
+    with world.database.read() as tx:
+        for condition in retention._in_the_way().values():
+            asked = select(tables.study.c.study_instance_uid).where(condition)
+            sql = asked.compile(tx.engine, compile_kwargs={"literal_binds": True})
+            plans += [row[3] for row in tx.execute(text(f"EXPLAIN QUERY PLAN {sql}"))]
+    looked_up = [plan for plan in plans if plan.startswith("SEARCH")]
+    assert len(looked_up) > 5
+    allowed = re.compile(r"\((study_instance_uid|job)=\?")
+    assert [plan for plan in looked_up if not allowed.search(plan)] == []
 
 
 def test_an_older_revision_that_was_held_keeps_nothing(delivered: World) -> None:

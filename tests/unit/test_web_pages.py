@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from paged import FIRST, NOW, RULE, Pages, act, arrive, decide, pages, sample
 
+from dicomnode import config
 from dicomnode.archive.access import audit
 from dicomnode.archive.asked import accounts
-from dicomnode.archive.work import deliveries, jobs
+from dicomnode.archive.work import deliveries, in_force, jobs
 from dicomnode.archive.work.deliveries import Delivery
 from dicomnode.archive.work.jobs import Job
 from dicomnode.job import DeliveryState, JobState
-from dicomnode.web import configuration, shown, studies
+from dicomnode.web import shown, studies
 from dicomnode.web.studies import Filter
 
 
@@ -305,19 +306,90 @@ def test_the_workers_say_what_runs_and_what_waits(web: Pages, found: dict[str, s
 
 def test_the_configuration_masks_passwords() -> None:
     url = "postgresql+psycopg://node:s3cr3t@db/node"
-    assert configuration.masked(url) == "postgresql+psycopg://node:••••••@db/node"
-    assert configuration.masked("redis://:s3cr3t@host:6379/0") == "redis://:••••••@host:6379/0"
-    assert configuration.masked("sqlite:///data/node.db") == "sqlite:///data/node.db"
-    assert "s3cr3t" not in configuration.masked("http://user:s3cr3t@[bad/")
+    assert config.masked(url) == "postgresql+psycopg://node:••••••@db/node"
+    assert config.masked("redis://:s3cr3t@host:6379/0") == "redis://:••••••@host:6379/0"
+    assert config.masked("sqlite:///data/node.db") == "sqlite:///data/node.db"
+    assert "s3cr3t" not in config.masked("http://user:s3cr3t@[bad/")
 
 
 def test_the_configuration_and_its_check_are_shown(web: Pages) -> None:
     browser = web.as_("administrator")
     text = browser.get("/configuration").text
-    for told in ("routes[0]", "SeriesDescription", "session_hours", "Name of a model below"):
+    for told in (
+        "routes.&#34;hippocampus volumetry&#34;",
+        "SeriesDescription",
+        "session_hours",
+        "Name of a model below",
+    ):
         assert told in text
     checked = act(browser, "/configuration/check").text
     assert "problem" in checked
+
+
+def test_a_changed_file_is_shown_applied_once_it_was_seen_and_written_down(web: Pages) -> None:
+    browser = web.as_("administrator")
+    written = web.here.file.read_text()
+    web.here.file.write_text(written.replace("port = 4243", "port = 4244"))
+    shown_to_me = act(browser, "/configuration/check").text
+    assert "1 change in the file" in shown_to_me
+    assert "peers.research.port" in shown_to_me
+    word = re.search(r'name="shown" value="(\w+)"', shown_to_me)
+    assert word is not None
+    web.here.file.write_text(written.replace("port = 4243", "port = 4245"))
+    again = act(browser, "/configuration/apply", shown=word[1]).text
+    assert "changed since it was shown" in again
+    assert web.here.configuration.peers["research"].port == 4243
+    word = re.search(r'name="shown" value="(\w+)"', again)
+    assert word is not None
+    assert "Applied." in act(browser, "/configuration/apply", shown=word[1]).text
+    assert web.here.configuration.peers["research"].port == 4245
+    trail = browser.get("/audit").text
+    assert "peers.research.port: 4243 → 4245" in trail
+    web.here.file.write_text("no TOML")
+    faulty = act(browser, "/configuration/apply", shown=word[1]).text
+    assert "The file has errors, and nothing has changed" in faulty
+
+
+def test_a_change_says_before_what_would_fail_and_what_would_go(
+    web: Pages, found: dict[str, str]
+) -> None:
+    assert found
+    written = web.here.file.read_text()
+    start, end = written.index("[peers.pacs]"), written.index("[peers.research]")
+    without = written[:start] + written[end:].replace('send_to = ["pacs"]', 'send_to = ["mr1"]')
+    without = without.replace('ae_title = "MR1"', 'ae_title = "MR1"\nport = 104')
+    start, end = without.index("[models.hippocampus]"), without.index("[models.pneumonia]")
+    other = without[:start] + without[end:].replace('model = "hippocampus"', 'model = "pneumonia"')
+    web.here.file.write_text(other + "\n[disk]\nkeep_delivered_days = 0.01\n")
+    assert web.here.reload is not None
+    proposal = web.here.reload.propose()
+    assert {one.code for one in proposal.problems if one.level == "error"} == set()
+    codes = {one.code: one.message for one in proposal.problems}
+    assert "would fail: 1." in codes["peer-in-use"]
+    assert "would fail: " in codes["model-in-use"]
+    assert "within the hour: 1," in codes["studies-would-go"]
+    assert proposal.may_be_applied
+
+
+def test_what_would_be_removed_is_shown_for_any_number_of_days(
+    web: Pages, found: dict[str, str]
+) -> None:
+    assert found
+    browser = web.as_("viewer")
+    assert "Nothing is ever removed" in browser.get("/retention").text
+    asked = browser.get("/retention?days=7.5").text
+    assert "kept for 7.5 days" in asked
+    assert "no result of it was delivered" in asked
+    assert browser.get("/retention?days=many").status_code == 422
+    assert '<a href="/retention">' in browser.get("/workers").text
+
+
+def test_a_worker_that_is_behind_says_why(web: Pages, found: dict[str, str]) -> None:
+    assert found
+    why = "its file cannot be used (syntax)"
+    with web.database.write() as tx:
+        in_force.report(tx, owner="gpu1:4711", serial=1, digest="", behind=why)
+    assert why in web.as_("viewer").get("/workers").text
 
 
 def test_the_trail_is_paged_and_can_be_one_persons(web: Pages) -> None:

@@ -25,6 +25,9 @@ ROUTES = {
     ("GET", "/metrics"): NOBODY,
     ("GET", "/sign-in"): NOBODY,
     ("POST", "/sign-in"): NOBODY,
+    ("GET", "/sign-in/oidc"): NOBODY,
+    ("GET", "/sign-in/oidc/answer"): NOBODY,
+    ("GET", "/sign-out/oidc"): NOBODY,
     ("POST", "/sign-out"): VIEWER,
     ("GET", "/"): VIEWER,
     ("GET", "/live"): VIEWER,
@@ -39,7 +42,10 @@ ROUTES = {
     ("GET", "/peers"): VIEWER,
     ("GET", "/peers-table"): VIEWER,
     ("GET", "/workers"): VIEWER,
+    ("GET", "/alerts"): VIEWER,
+    ("GET", "/alerts-part"): VIEWER,
     ("GET", "/workers-part"): VIEWER,
+    ("GET", "/retention"): VIEWER,
     ("POST", "/jobs/{job_id}/retry"): OPERATOR,
     ("POST", "/jobs/{job_id}/cancel"): OPERATOR,
     ("POST", "/jobs/{job_id}/run"): OPERATOR,
@@ -47,11 +53,19 @@ ROUTES = {
     ("POST", "/peers/{name}/echo"): OPERATOR,
     ("GET", "/configuration"): ADMINISTRATOR,
     ("POST", "/configuration/check"): ADMINISTRATOR,
+    ("POST", "/configuration/apply"): ADMINISTRATOR,
     ("GET", "/people"): ADMINISTRATOR,
     ("GET", "/audit"): ADMINISTRATOR,
 }
-#: What is not asked for here: it never ends, or ends the session.
-NOT_ASKED = {("GET", "/live"), ("POST", "/sign-out"), ("POST", "/sign-in")}
+#: What is not asked for here: it never ends, or ends the session, or is not there without [oidc].
+NOT_ASKED = {
+    ("GET", "/live"),
+    ("POST", "/sign-out"),
+    ("POST", "/sign-in"),
+    ("GET", "/sign-in/oidc"),
+    ("GET", "/sign-in/oidc/answer"),
+    ("GET", "/sign-out/oidc"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from dicomnode.archive.studies import index
 from dicomnode.archive.work import (
     confirmations,
     deliveries,
+    in_force,
     jobs,
     leases,
     moves,
@@ -393,6 +395,20 @@ def test_a_failure_that_comes_later_is_put_off_like_any_other(
     assert pacs.stored == [*UIDS, UIDS[0]]
     assert pacs.report(node) == 0
     assert worker.work().state is DeliveryState.CONFIRMED
+
+
+def test_a_worker_that_is_behind_makes_no_attempt_of_it(pacs: Pacs, sender: Senders) -> None:
+    worker = sender(pacs)
+    known = worker.context
+    with worker.database.write() as tx:
+        leases.report_worker(tx, owner="me", device="", requested="", slots=0, at=time.time())
+        in_force.record(tx, digest="with the peer", at=time.time())
+    without = known.configuration.model_copy(update={"peers": {}})
+    worker.context = replace(known, configuration=without)
+    put_off = worker.work()
+    assert (put_off.state, put_off.reason) == (DeliveryState.PENDING, "configuration-behind")
+    assert put_off.attempts == 0
+    assert worker.not_before() > time.time() + known.configuration.deliver.retry_max_s
 
 
 def test_the_newest_word_counts_whichever_question_it_answers(

@@ -6,37 +6,14 @@ Patient data is not among it: what was done is done to a study or a job, named b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from sqlalchemy import Connection, RowMapping, select
 
 from dicomnode.archive import tables
+from dicomnode.archive.access import deeds
+from dicomnode.archive.access.action import Action, Result
 
-
-class Action(StrEnum):
-    """The words for what can be done."""
-
-    SIGN_IN = "sign in"
-    SIGN_OUT = "sign out"
-    ADD_PERSON = "add person"
-    REMOVE_PERSON = "remove person"
-    SET_PASSWORD = "set password"  # noqa: S105 - a word for what was done
-    RETRY = "retry"
-    CANCEL = "cancel"
-    RUN = "run"
-    SEND = "send"
-    ECHO = "echo"
-    CHECK = "check"
-    LOOK = "look"  # at a study: whose data was seen by whom
-    REFUSED = "refused"  # what somebody may not do
-
-
-class Result(StrEnum):
-    """How it ended."""
-
-    DONE = "done"
-    REFUSED = "refused"
-    FAILED = "failed"
+__all__ = ["Action", "Line", "Result", "newest", "write"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +46,13 @@ def write(
     subject: str = "",
     outcome: Result = Result.DONE,
     detail: str = "",
+    study: str = "",
 ) -> None:
-    """Add a line, in the transaction of what it speaks of."""
+    """Add a line, in the transaction of what it speaks of; an audit collector is told as well.
+
+    Args:
+        study: The study whose data were seen, or with whose jobs something was done.
+    """
     tx.execute(
         tables.audit.insert().values(
             at=at,
@@ -81,6 +63,19 @@ def write(
             outcome=outcome,
             detail=detail,
         )
+    )
+    deeds.tell(
+        tx,
+        deeds.Deed(
+            action=action,
+            at=at,
+            person=person,
+            address=address,
+            subject=subject,
+            outcome=outcome,
+            detail=detail,
+            study=study,
+        ),
     )
 
 

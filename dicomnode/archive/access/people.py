@@ -1,12 +1,14 @@
 """Who may sign in to the page, who has, and who tried in vain.
 
 A password is kept as its argon2 hash, a session as the SHA-256 of its token: what stands here lets
-nobody in.
+nobody in. Whom an OpenID Connect provider names has no password; the account is what the provider
+said at the last sign-in.
 """
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -31,13 +33,21 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """An account."""
+    """An account.
+
+    Attributes:
+        password_hash: "" for somebody whom an OpenID Connect provider names.
+        issuer: That provider; "" for an account of the node itself.
+        subject: What the provider calls the person, for good; "" likewise.
+    """
 
     name: str
     role: Role
     password_hash: str = field(repr=False)
     created_at: float
     changed_at: float
+    issuer: str
+    subject: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +94,8 @@ def _person(row: Row[Any]) -> Person:
         password_hash=row.password_hash,
         created_at=row.created_at,
         changed_at=row.changed_at,
+        issuer=row.issuer,
+        subject=row.subject or "",
     )
 
 
@@ -99,6 +111,63 @@ def add(tx: Connection, name: str, *, role: Role, password_hash: str, at: float)
     return True
 
 
+def admit(tx: Connection, name: str, *, role: Role, issuer: str, subject: str, at: float) -> bool:
+    """Take in whom a provider names, with the role that it gives now.
+
+    Who is known keeps the account, and gets a new one where the provider has changed the name.
+
+    Returns:
+        Whether the name was to be had: one that is another's, or of an account of the node itself,
+        is not.
+    """
+    other = person(tx, name)
+    if other is not None and (other.issuer, other.subject) != (issuer, subject):
+        return False
+    if other is None:
+        dismiss(tx, issuer=issuer, subject=subject)
+        tx.execute(
+            tables.person.insert().values(
+                name=name,
+                role=role,
+                password_hash="",
+                created_at=at,
+                changed_at=at,
+                issuer=issuer,
+                subject=subject,
+            )
+        )
+    elif other.role is not role:
+        tx.execute(
+            update(tables.person)
+            .where(tables.person.c.name == name)
+            .values(role=role, changed_at=at)
+        )
+    return True
+
+
+def dismiss(tx: Connection, *, issuer: str, subject: str) -> bool:
+    """Remove whom a provider named, and end the sessions; whether there was somebody."""
+    columns = tables.person.c
+    name = tx.scalar(
+        select(columns.name).where(columns.issuer == issuer, columns.subject == subject)
+    )
+    return name is not None and remove(tx, name)
+
+
+def take_once(tx: Connection, digest: str, *, at: float, ends_at: float) -> bool:
+    """Whether this answer of a provider was not taken before; those that are over are forgotten.
+
+    Args:
+        ends_at: Nobody can give it again after this time.
+    """
+    columns = tables.answered.c
+    tx.execute(tables.answered.delete().where(columns.ends_at <= at))
+    if tx.scalar(select(columns.digest).where(columns.digest == digest)) is not None:
+        return False
+    tx.execute(tables.answered.insert().values(digest=digest, ends_at=ends_at))
+    return True
+
+
 def remove(tx: Connection, name: str) -> bool:
     """Remove an account and end its sessions; whether there was one."""
     end_all(tx, name)
@@ -107,7 +176,14 @@ def remove(tx: Connection, name: str) -> bool:
 
 
 def set_password(tx: Connection, name: str, *, password_hash: str, at: float) -> bool:
-    """Change a password, and end every session that the old one opened."""
+    """Change a password, and end every session that the old one opened.
+
+    Returns:
+        Whether there is such an account; whom a provider names has no password.
+    """
+    known = person(tx, name)
+    if known is None or known.issuer:
+        return False
     end_all(tx, name)
     forget_failures(tx, account_key(name))
     return rehash(tx, name, password_hash=password_hash, at=at)
@@ -176,8 +252,23 @@ def account_key(name: str) -> str:
 
 
 def address_key(address: str) -> str:
-    """Under what the failures of an address are counted."""
-    return f"address:{address[:64]}"
+    """Under what the failures of an address are counted.
+
+    Of version 6 it is the network: whoever has one address of it has 2^64 (RFC 4291 2.5.4).
+    """
+    return f"address:{_network(address)[:64]}"
+
+
+def _network(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))
 
 
 def count_failure(tx: Connection, key: str, *, patience: Patience, at: float) -> float:

@@ -38,7 +38,11 @@ class StudyLine:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLine:
-    """One worker process."""
+    """One worker process.
+
+    Attributes:
+        behind: Why it does not run with the configuration that is in force; "" where it does.
+    """
 
     id: str
     device: str
@@ -47,6 +51,7 @@ class WorkerLine:
     started_at: float
     seen_at: float
     stopped: bool
+    behind: str
 
 
 def account(tx: Connection, *, since: float = 0.0) -> Account:
@@ -133,6 +138,7 @@ def workers(tx: Connection, *, since: float) -> list[WorkerLine]:
             started_at=row.started_at,
             seen_at=row.seen_at,
             stopped=row.stopped,
+            behind=row.behind,
         )
         for row in rows
     ]

@@ -111,6 +111,17 @@ def deliveries(tx: Connection) -> dict[tuple[str, str], int]:
     return {(row[0], row[1]): int(row[2]) for row in rows}
 
 
+def waiting_by_model(tx: Connection) -> dict[str, int]:
+    """Model → the jobs that have yet to be predicted."""
+    columns = tables.job.c
+    rows = tx.execute(
+        select(columns.model, func.count())
+        .where(columns.state.in_((JobState.PENDING, JobState.PREDICTING)))
+        .group_by(columns.model)
+    )
+    return {row[0]: int(row[1]) for row in rows}
+
+
 def finished(tx: Connection, *, since: float) -> list[Finished]:
     """The jobs that ended at or after `since` (seconds since the epoch)."""
     columns = tables.job.c

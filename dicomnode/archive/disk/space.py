@@ -66,6 +66,11 @@ class Space:
         self._level = Level.ENOUGH
         self._admitted: OrderedDict[str, float] = OrderedDict()  # study → when, oldest first
 
+    def change(self, *, min_free_bytes: int, floor_bytes: int) -> None:
+        """Go by other limits from now on."""
+        with self._lock:
+            self._min_free_bytes, self._floor_bytes = min_free_bytes, floor_bytes
+
     def admit(self, study_instance_uid: str) -> None:
         """Let an instance of this study be kept.
 

@@ -80,6 +80,10 @@ class Remover:
         self._report = report
         self._indexed_through = indexed_through
 
+    def change(self, *, keep_s: float) -> None:
+        """Keep studies for another time, from the next look on; any thread may say so."""
+        self._keep_s = keep_s
+
     def run(self, stop: threading.Event, *, lag_s: float = _LAG_S) -> None:
         """Look at once, and then every hour, until `stop` is set."""
         while not stop.is_set():

@@ -1,6 +1,6 @@
 """What retention removes: the one rule, and the statements that mark, forget and keep rows.
 
-Nothing is deleted to make room, and never before delivery: what `_has_ended_well` does not let go
+Nothing is deleted to make room, and never before delivery: what `_in_the_way` does not let go
 stays for ever, however full the disk. A study of which nothing was delivered is kept: that no rule
 applied to it may be a rule with a typing error. A study whose sender was told by Storage Commitment
 that it is kept (PS3.4 J) is kept: the sender may rely on it.
@@ -10,12 +10,14 @@ The files, and the order of the steps, are those of `remover`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select, update
 
 from dicomnode.archive import commitments, journal, tables
+from dicomnode.archive.auditing import told
 from dicomnode.archive.commitments import Reference
 from dicomnode.archive.journal import Kind
 from dicomnode.archive.studies import index
@@ -25,7 +27,8 @@ from dicomnode.job import DeliveryState, JobState
 _CHUNK = 500
 
 _ENDED_WELL = (JobState.DELIVERED, JobState.NOT_APPLICABLE, JobState.SUPERSEDED)
-_OVER = (DeliveryState.CONFIRMED, DeliveryState.FAILED, DeliveryState.CANCELLED)
+_CONFIRMED = DeliveryState.CONFIRMED
+_OVER = (_CONFIRMED, DeliveryState.FAILED, DeliveryState.CANCELLED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,46 +47,57 @@ class Removal:
     size: int
 
 
-def _has_ended_well(*, before: float) -> ColumnElement[bool]:
-    """Whether a study may go: everything that was to come of it has, and long ago.
+class Stays(StrEnum):
+    """Why a study is not removed, however long ago its end: the first that is so is named."""
 
-    It is complete. Of its jobs, at least one is delivered, and each is delivered, not applicable or
-    superseded; none is failed, pending, or being worked on. Each delivered one is confirmed by each
-    of its destinations, and nothing is on its way anywhere, not even of a superseded one. No rule
-    holds it. No peer has been promised that it is kept. And nothing at all has happened to it since
-    `before` (seconds since the epoch).
+    RECEIVING = "it is still being received"
+    IN_PROGRESS = "something is still to come of it"
+    FAILED = "a job of it failed"
+    NOT_CONFIRMED = "not every delivery of it is confirmed"
+    HELD = "a rule could not be evaluated on it"
+    NOT_DELIVERED = "no result of it was delivered: most likely no rule applied"
+    PROMISED = "a peer was answered a storage commitment about it"
+
+
+def _in_the_way() -> dict[Stays, ColumnElement[bool]]:
+    """What keeps a study, in the order in which it is named.
+
+    A study goes of which nothing is so: it is complete. Of its jobs, at least one is delivered, and
+    each is delivered, not applicable or superseded. Each delivered one is confirmed by each of its
+    destinations, and nothing is on its way anywhere, not even of a superseded one. No rule holds
+    it. No peer has been promised that it is kept.
 
     Each condition names what lets a study go: a state that is unknown here keeps it.
     """
-    study, job, event = tables.study.c, tables.job.c, tables.event.c
+    study, job = tables.study.c, tables.job.c
     its_job = job.study_instance_uid == study.study_instance_uid
-    delivered = select(job.id).where(its_job, job.state == JobState.DELIVERED)
-    other_job = select(job.id).where(its_job, job.state.not_in(_ENDED_WELL))
-    without_delivery = select(job.id).where(
-        its_job,
-        job.state == JobState.DELIVERED,
-        ~_delivery(tables.delivery.c.state == DeliveryState.CONFIRMED),
-    )
+    delivered = select(job.id).where(its_job, _read(job.state) == JobState.DELIVERED)
+    to_come = select(job.id).where(its_job, job.state.not_in((*_ENDED_WELL, JobState.FAILED)))
+    failed = select(job.id).where(its_job, _read(job.state) == JobState.FAILED)
     on_its_way = select(job.id).where(its_job, _delivery(tables.delivery.c.state.not_in(_OVER)))
-    not_confirmed = select(job.id).where(
-        its_job,
-        job.state == JobState.DELIVERED,
-        _delivery(tables.delivery.c.state != DeliveryState.CONFIRMED),
-    )
+    without_delivery = delivered.where(~_delivery(_read(tables.delivery.c.state) == _CONFIRMED))
+    not_confirmed = delivered.where(_delivery(tables.delivery.c.state != _CONFIRMED))
+    return {
+        Stays.RECEIVING: study.state != index.COMPLETE,
+        Stays.IN_PROGRESS: or_(to_come.exists(), on_its_way.exists()),
+        Stays.FAILED: failed.exists(),
+        Stays.NOT_CONFIRMED: or_(without_delivery.exists(), not_confirmed.exists()),
+        Stays.HELD: _held().exists(),
+        Stays.NOT_DELIVERED: ~delivered.exists(),
+        Stays.PROMISED: _promised(),
+    }
+
+
+def _has_ended_well(*, before: float) -> ColumnElement[bool]:
+    """Whether a study may go: nothing is in the way, and nothing has happened since `before`."""
+    study, event = tables.study.c, tables.event.c
     happened = select(event.id).where(
         event.study_instance_uid == study.study_instance_uid, event.at > before
     )
     return and_(
-        study.state == index.COMPLETE,
         study.completed_at <= before,
         study.last_at <= before,
-        delivered.exists(),
-        ~other_job.exists(),
-        ~without_delivery.exists(),
-        ~on_its_way.exists(),
-        ~not_confirmed.exists(),
-        ~_held().exists(),
-        ~_promised(),
+        *(~kept for kept in _in_the_way().values()),
         ~happened.exists(),
     )
 
@@ -93,12 +107,20 @@ def _delivery(which: ColumnElement[bool]) -> ColumnElement[bool]:
     return select(delivery.id).where(delivery.job == tables.job.c.id, which).exists()
 
 
+def _read(column: ColumnElement[str]) -> ColumnElement[str]:
+    """A column that is not to be looked up by its own index.
+
+    There are few rows of one job or study, and as many of one state or kind as there are studies.
+    """
+    return column.concat("")
+
+
 def _promised() -> ColumnElement[bool]:
     """Whether a peer was told what is kept of a study; that something is not, counts as well."""
     event = tables.event.c
     answered = select(event.id).where(
         event.study_instance_uid == tables.study.c.study_instance_uid,
-        event.kind == Kind.COMMITMENT_ANSWERED,
+        _read(event.kind) == Kind.COMMITMENT_ANSWERED,
     )
     return answered.exists()
 
@@ -146,6 +168,57 @@ def _asked_about(tx: Connection) -> set[str]:
     return {one.study_instance_uid for one in commitments.kept(tx, references).values()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a study stands towards its removal.
+
+    Attributes:
+        size: Bytes that came of it.
+        stays: What keeps it, whatever the time; `None` where nothing does.
+        quiet_since: When something last happened to it (seconds since the epoch); of one that is
+            kept it is not asked.
+    """
+
+    size: int
+    stays: Stays | None
+    quiet_since: float
+
+
+def standings(tx: Connection) -> Iterator[Standing]:
+    """Every study that is there, by the conditions that the remover goes by."""
+    study, event = tables.study.c, tables.event.c
+    asked_about = study.study_instance_uid.in_(_asked_about(tx))
+    kept = case(
+        *((condition, str(why)) for why, condition in _in_the_way().items()),
+        (asked_about, str(Stays.PROMISED)),
+        else_="",
+    ).label("kept")
+    every = (
+        select(
+            study.study_instance_uid, study.received_bytes, study.completed_at, study.last_at, kept
+        )
+        .where(study.state.not_in((index.REMOVING, index.REMOVED)))
+        .subquery()
+    )
+    last = (
+        select(func.max(event.at))
+        .where(event.study_instance_uid == every.c.study_instance_uid)
+        .scalar_subquery()
+    )
+    happened = case((every.c.kept == "", last), else_=None)
+    rows = tx.execute(
+        select(
+            every.c.received_bytes, every.c.kept, every.c.completed_at, every.c.last_at, happened
+        )
+    )
+    for size, why, *times in rows:
+        yield Standing(
+            size=size,
+            stays=Stays(why) if why else None,
+            quiet_since=max((one for one in times if one is not None), default=0.0),
+        )
+
+
 def begin(tx: Connection, study_instance_uid: str, *, before: float) -> Removal | None:
     """Mark a study as being removed: complete → removing.
 
@@ -190,6 +263,7 @@ def conclude(tx: Connection, removal: Removal, *, at: float) -> bool:
     )
     if not removed.rowcount:
         return False
+    told.deleted(tx, uid, at=at)  # what it consisted of stands in the rows that go now
     for table in (tables.instance, tables.series):
         tx.execute(table.delete().where(table.c.study_instance_uid == uid))
     jobs = select(tables.job.c.id).where(tables.job.c.study_instance_uid == uid)

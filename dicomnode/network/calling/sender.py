@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.uid import UID
 from pynetdicom import build_context
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
+from pynetdicom.presentation import PresentationContext
 
 from dicomnode import status
 from dicomnode.archive.disk import elements, header
 from dicomnode.archive.disk.header import FileMeta
+from dicomnode.auditing.events import Query
 from dicomnode.errors import Misconfigured, Refused, RetryLater
 from dicomnode.network.calling import conversion
 from dicomnode.network.calling.request import MAX_CONTEXTS, Destination, Patience, requested
@@ -231,8 +235,17 @@ def find_instances(
     study_instance_uid: str,
     series_instance_uid: str,
     sop_instance_uids: Sequence[str],
+    asked: Callable[[Query], None] = lambda _: None,
 ) -> set[str]:
     """Ask a peer which of some instances of a series it has (C-FIND, PS3.4 C.6.2).
+
+    Args:
+        destination: The peer.
+        calling_ae_title: Our own AE title.
+        study_instance_uid: Of the series.
+        series_instance_uid: Of the instances.
+        sop_instance_uids: The instances.
+        asked: Told of the query as it goes out; not called where there is no association for it.
 
     Returns:
         Those of `sop_instance_uids` that it lists.
@@ -250,7 +263,17 @@ def find_instances(
     with requested(destination, calling_ae_title=calling_ae_title, contexts=contexts) as assoc:
         if not assoc.accepted_contexts:
             raise RetryLater("find-refused", f"{destination} does not take C-FIND.")
+        asked(_as_asked(query, assoc.accepted_contexts[0]))
         return set(_found(assoc, query, destination)) & set(sop_instance_uids)
+
+
+def _as_asked(query: Dataset, context: PresentationContext) -> Query:
+    """A query as it goes out in an accepted context."""
+    syntax = UID(context.transfer_syntax[0])
+    encoded = encode(query, syntax.is_implicit_VR, syntax.is_little_endian)
+    return Query(
+        sop_class_uid=_STUDY_ROOT_FIND, transfer_syntax_uid=str(syntax), identifier=encoded or b""
+    )
 
 
 def _found(assoc: Association, query: Dataset, destination: Destination) -> Iterator[str]:

@@ -45,6 +45,21 @@ class Pauses:
         return min(self.longest_s, self.first_s * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """What a peer is told by.
+
+    Attributes:
+        commitments: Makes what there is to say.
+        addresses: Peer → where it is called; who is not there asks on an association of its own.
+    """
+
+    commitments: Commitments
+    addresses: Mapping[str, AddressEntry]
+    pauses: Pauses
+    certificates: Certificates | None
+
+
 class CommitmentReporter:
     """Answers the storage commitments of peers that can be called. `start`, then `stop`.
 
@@ -64,17 +79,30 @@ class CommitmentReporter:
         certificates: Certificates | None = None,
     ) -> None:
         self._database = database
-        self._commitments = Commitments(database, store, peers, clock=clock)
-        self._addresses = {
-            name: peer.commitment_at for name, peer in peers.items() if peer.commitment_at
-        }
+        self._store = store
         self._calling_ae_title = calling_ae_title
-        self._pauses = pauses
         self._clock = clock
-        self._certificates = certificates
+        self.change(peers, pauses=pauses, certificates=certificates)
         self._stop = threading.Event()
         self._tellers: dict[str, threading.Thread] = {}
         self._thread = threading.Thread(target=self._run, name="commitment reports", daemon=True)
+
+    def change(
+        self,
+        peers: Mapping[str, PeerEntry],
+        *,
+        pauses: Pauses,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """Tell these peers from now on; any thread may say so."""
+        self._terms = _Terms(
+            commitments=Commitments(self._database, self._store, peers, clock=self._clock),
+            addresses={
+                name: peer.commitment_at for name, peer in peers.items() if peer.commitment_at
+            },
+            pauses=pauses,
+            certificates=certificates,
+        )
 
     def start(self) -> None:
         """Begin."""
@@ -107,24 +135,28 @@ class CommitmentReporter:
 
     def _send_tellers(self) -> None:
         self._tellers = {name: one for name, one in self._tellers.items() if one.is_alive()}
-        free = self._addresses.keys() - self._tellers.keys()
+        terms = self._terms
+        free = terms.addresses.keys() - self._tellers.keys()
         with self._database.read() as tx:
             due = commitments.due(tx, free, at=self._clock())
         for peer, request_ids in due.items():
             teller = threading.Thread(
-                target=self._tell, args=[peer, request_ids], name=f"tells {peer}", daemon=True
+                target=self._tell,
+                args=[peer, request_ids, terms],
+                name=f"tells {peer}",
+                daemon=True,
             )
             self._tellers[peer] = teller
             teller.start()
 
-    def _tell(self, peer: str, request_ids: Sequence[str]) -> None:
+    def _tell(self, peer: str, request_ids: Sequence[str], terms: _Terms) -> None:
         """Tell one peer all that waits for it; what it does not hear waits on."""
         begun: list[str] = []
         try:
             call.tell(
-                self._destination(self._addresses[peer]),
+                Destination.at(terms.addresses[peer], certificates=terms.certificates),
                 calling_ae_title=self._calling_ae_title,
-                reports=self._reports(request_ids, begun),
+                reports=self._reports(request_ids, begun, terms.commitments),
             )
         except NodeError as error:
             self._put_off(peer, request_ids, begun, error)
@@ -133,15 +165,15 @@ class CommitmentReporter:
             unknown = RetryLater("unexpected-error", f"{type(error).__name__}; see the log.")
             self._put_off(peer, request_ids, begun, unknown)
 
-    def _destination(self, address: AddressEntry) -> Destination:
-        return Destination.at(address, certificates=self._certificates)
-
-    def _reports(self, request_ids: Sequence[str], begun: list[str]) -> Iterator[Report]:
+    def _reports(
+        self, request_ids: Sequence[str], begun: list[str], made_by: Commitments
+    ) -> Iterator[Report]:
         """What to say, made one at a time: looking at the objects of a request takes a while.
 
         Args:
             request_ids: The requests, in their order.
             begun: Gets those that the peer is being told of.
+            made_by: Makes them.
         """
         for request_id in request_ids:
             if self._stop.is_set():
@@ -149,7 +181,7 @@ class CommitmentReporter:
             request = self._request(request_id)
             if request is not None:
                 begun.append(request_id)
-                yield self._commitments.report_of(request)
+                yield made_by.report_of(request)
 
     def _request(self, request_id: str) -> Request | None:
         with self._database.read() as tx:
@@ -178,5 +210,5 @@ class CommitmentReporter:
         request = commitments.request(tx, request_id)
         if request is None:  # the peer has heard this one
             return
-        pause_s = self._pauses.after(1 + request.attempts if in_vain else 1)
+        pause_s = self._terms.pauses.after(1 + request.attempts if in_vain else 1)
         commitments.put_off(tx, request, not_before=self._clock() + pause_s, in_vain=in_vain)

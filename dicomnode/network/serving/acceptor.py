@@ -6,6 +6,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -53,6 +54,22 @@ class _Open(Protocol):
         """Hang up, from any thread."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Terms:
+    """What holds for an association that begins now; one that is open keeps what it began with.
+
+    Attributes:
+        desk: Where what it brings goes.
+        commitment, certificates: `None` where there are none.
+    """
+
+    listen: ListenEntry
+    admission: Admission
+    desk: Desk
+    commitment: Commitment | None
+    certificates: Certificates | None
+
+
 class Acceptor:
     """Receives DICOM objects on one port, or on two where associations over TLS are taken too.
 
@@ -81,31 +98,50 @@ class Acceptor:
         certificates: Certificates | None = None,
         new_association_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        self._listen = listen
-        self._admission = Admission(
-            ae_title=node_ae_title,
-            peers=peers,
-            accept_unknown_peers=listen.accept_unknown_peers,
-        )
-        self._desk = Desk(
-            shelf=Shelf(
-                store=store,
-                gate=gate or OpenGate(),
-                longest=int(listen.max_instance_gib * _GIB),
+        self._terms = _Terms(
+            listen=listen,
+            admission=_admission(node_ae_title, peers, listen),
+            desk=Desk(
+                shelf=Shelf(store=store, gate=gate or OpenGate(), longest=_longest(listen)),
+                report=report,
+                clock=clock,
+                new_association_id=new_association_id,
             ),
-            report=report,
-            clock=clock,
-            new_association_id=new_association_id,
+            commitment=commitment,
+            certificates=certificates,
         )
         self._places = places
         self._sockets = sockets
-        self._commitment = commitment
-        self._certificates = certificates
         self._receptions: WeakKeyDictionary[Association, Reception] = WeakKeyDictionary()
         self._open: set[_Open] = set()
         self._is_stopping = False
         self._changed = threading.Condition()
         self._servers: list[Server] = []
+
+    def change(
+        self,
+        *,
+        listen: ListenEntry,
+        peers: Mapping[str, PeerEntry],
+        commitment: Commitment | None,
+        certificates: Certificates | None,
+    ) -> None:
+        """Let other terms hold for the associations that begin from now on.
+
+        The reactor, the longest PDU and the sockets stay as they are.
+        """
+        old = self._terms
+        shelf = replace(old.desk.shelf, longest=_longest(listen))
+        self._terms = _Terms(
+            listen=listen,
+            admission=_admission(old.admission.ae_title, peers, listen),
+            desk=replace(old.desk, shelf=shelf),
+            commitment=commitment,
+            certificates=certificates,
+        )
+        for server in self._servers:
+            server.most_connections = listen.max_associations + _WAITING
+            server.ae.network_timeout = listen.idle_s
 
     def start(self) -> None:
         """Take up connections, on sockets that listen already."""
@@ -148,14 +184,15 @@ class Acceptor:
     def _server(
         self, listening: socket.socket, *, take_up: Callable[[RequestHandler], None]
     ) -> Server:
+        terms = self._terms
         return Server.on(
             listening,
-            ae=listener.application_entity(self._admission.ae_title, self._listen),
+            ae=listener.application_entity(terms.admission.ae_title, terms.listen),
             # What the streaming conversation supports it looks up by itself.
-            contexts=association.accepted_contexts() if self._listen.reactor == "stock" else [],
+            contexts=association.accepted_contexts() if terms.listen.reactor == "stock" else [],
             events=self._handlers(),
             take_up=take_up,
-            most_connections=self._listen.max_associations + _WAITING,
+            most_connections=terms.listen.max_associations + _WAITING,
         )
 
     def _handlers(self) -> list[EventHandlerType]:
@@ -168,7 +205,8 @@ class Acceptor:
 
     def _take_up(self, handler: RequestHandler) -> None:
         """Serve a connection, in its own thread, to its end."""
-        if self._listen.reactor == "stock" and type(handler.request) is socket.socket:
+        listen = self._terms.listen
+        if listen.reactor == "stock" and type(handler.request) is socket.socket:
             handler.request = PromptSocket.taking_over(handler.request)
         assoc = handler._create_association()  # noqa: SLF001 - pynetdicom's own seam for handlers
         conversation = self._conversation(assoc, handler.request)
@@ -177,7 +215,7 @@ class Acceptor:
                 return
             self._open.add(conversation)
         try:
-            conversation.run(acse_s=listener.ACSE_S, idle_s=self._listen.idle_s)
+            conversation.run(acse_s=listener.ACSE_S, idle_s=listen.idle_s)
         finally:
             reception = self._receptions.pop(assoc, None)
             if reception is not None:
@@ -189,34 +227,37 @@ class Acceptor:
     def _conversation(
         self, assoc: Association, sock: socket.socket
     ) -> Conversation | StockConversation:
-        if self._listen.reactor == "stock":
+        listen = self._terms.listen
+        if listen.reactor == "stock":
             return StockConversation(assoc, reception_of=self._receptions.get)
         return Conversation(
             assoc,
             sock,
             reception_of=self._receptions.get,
-            longest_pdu=self._listen.max_pdu_kib * 1024,
+            longest_pdu=listen.max_pdu_kib * 1024,
         )
 
     def _take_up_secure(self, handler: RequestHandler) -> None:
-        if self._certificates is None:
+        terms = self._terms
+        if terms.certificates is None:
             raise RuntimeError("a secure socket without certificates")
         try:
             handler.request = connection.secured(
-                handler.request, self._certificates.server(), timeout_s=listener.ACSE_S
+                handler.request, terms.certificates.server(), timeout_s=listener.ACSE_S
             )
         except (OSError, Misconfigured) as error:  # ssl.SSLError is an OSError
-            self._desk.turn_away(_no_tls(handler.client_address[0], error))
+            address = handler.client_address[0]
+            terms.desk.turn_away(_no_tls(address, error), address=address)
             return
         self._take_up(handler)
 
     def _on_requested(self, event: Event) -> None:
         """Decide on an association; whatever goes wrong here, it is not accepted."""
-        assoc = event.assoc
+        assoc, terms = event.assoc, self._terms
         try:
-            peer = self._admit(assoc)
+            peer = _admit(assoc, terms.admission)
             self._places.take(peer)
-            self._receptions[assoc] = Reception(desk=self._desk, peer=peer)
+            self._receptions[assoc] = Reception(desk=terms.desk, peer=peer)
         except Refused as named:
             refusal = named
         except Exception:  # noqa: BLE001 - the edge: what nobody named is not let in
@@ -224,21 +265,13 @@ class Acceptor:
             refusal = storage.unexpected(association.REJECTED_FOR_NOW)
         else:
             return
-        self._desk.turn_away(refusal)
-        _reject(assoc, refusal)
-
-    def _admit(self, assoc: Association) -> str:
         request: Any = assoc.requestor.primitive
-        association.require_dicom(
-            str(request.application_context_name or ""),
-            # pynetdicom itself turns other versions away, and does not hand them on.
-            protocol_version=getattr(request, "protocol_version", 1),
-        )
-        return self._admission.admit(
-            calling_ae_title=request.calling_ae_title,
-            called_ae_title=request.called_ae_title,
+        terms.desk.turn_away(
+            refusal,
+            calling_ae_title=str(request.calling_ae_title).strip(),
             address=_address(assoc),
         )
+        _reject(assoc, refusal)
 
     def _on_accepted(self, event: Event) -> None:
         self._receptions[event.assoc].opened(
@@ -255,10 +288,11 @@ class Acceptor:
         )
         if fault:
             return fault, None
-        if self._commitment is None:
+        commitment = self._terms.commitment
+        if commitment is None:
             return status.PROCESSING_FAILURE, None
         reception = self._receptions[event.assoc]
-        asked = self._commitment.asked(
+        asked = commitment.asked(
             peer=reception.peer,
             calling_ae_title=event.assoc.requestor.ae_title.strip(),
             information=event.action_information,
@@ -276,14 +310,40 @@ class Acceptor:
         )
         if fault:
             return fault, None
-        if self._commitment is None:
+        commitment = self._terms.commitment
+        if commitment is None:
             return status.PROCESSING_FAILURE, None
-        said = self._commitment.reported(
+        said = commitment.reported(
             peer=self._receptions[event.assoc].peer,
             event_type_id=request.EventTypeID,
             information=event.event_information,
         )
         return said, None
+
+
+def _admission(ae_title: str, peers: Mapping[str, PeerEntry], listen: ListenEntry) -> Admission:
+    return Admission(
+        ae_title=ae_title, peers=peers, accept_unknown_peers=listen.accept_unknown_peers
+    )
+
+
+def _longest(listen: ListenEntry) -> int:
+    """The longest instance that is taken, in bytes."""
+    return int(listen.max_instance_gib * _GIB)
+
+
+def _admit(assoc: Association, admission: Admission) -> str:
+    request: Any = assoc.requestor.primitive
+    association.require_dicom(
+        str(request.application_context_name or ""),
+        # pynetdicom itself turns other versions away, and does not hand them on.
+        protocol_version=getattr(request, "protocol_version", 1),
+    )
+    return admission.admit(
+        calling_ae_title=request.calling_ae_title,
+        called_ae_title=request.called_ae_title,
+        address=_address(assoc),
+    )
 
 
 def _address(assoc: Association) -> str:

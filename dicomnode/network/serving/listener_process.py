@@ -1,9 +1,10 @@
 """A listener: a process of its own that receives on sockets which the node opened.
 
 The node's Python indexes and routes; in one process with it, each instance would wait for that. The
-node starts this module and writes one line of settings to its standard input, then holds that
-open: its end is the end of the node. Facts go back as lines over a pipe, each before its instance
-is acknowledged: what is in the pipe outlives this process.
+node starts this module and writes one line of settings to its standard input, and another one
+whenever the configuration changes; the end of the input is the end of the node. Facts go back as
+lines over a pipe, each before its instance is acknowledged: what is in the pipe outlives this
+process.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import ctypes
 import gc
 import json
 import os
+import queue
 import signal
 import socket
-import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
 
@@ -35,7 +37,7 @@ from dicomnode.errors import Misconfigured
 from dicomnode.network.commitment.service import Commitments
 from dicomnode.network.serving.acceptor import Acceptor
 from dicomnode.network.serving.listener import Sockets
-from dicomnode.network.serving.places import Counts, Limits, SharedPlaces, columns
+from dicomnode.network.serving.places import Counts, Limits, SharedPlaces
 from dicomnode.network.tls import Certificates
 
 _log = log.get(__name__)
@@ -59,6 +61,9 @@ class ListenerSettings(BaseModel):
         secure: The same for TLS, where that is listened for.
         facts: Descriptor of the pipe for facts.
         places: Descriptor of the table of places.
+        width: How many columns that table has.
+        column: Peer → its column there.
+        serial: One more with each change.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -76,6 +81,9 @@ class ListenerSettings(BaseModel):
     secure: int | None
     facts: int
     places: int
+    width: int
+    column: dict[str, int]
+    serial: int
 
     def to_json(self) -> bytes:
         """One line."""
@@ -102,8 +110,19 @@ def answer(line: bytes) -> Misconfigured | None:
     return Misconfigured(said["reason"], said["detail"]) if said else None
 
 
+def taken_up(settings: ListenerSettings) -> bytes:
+    """The line that says that a change holds for every association that begins from now on."""
+    return json.dumps({"serial": settings.serial}).encode() + b"\n"
+
+
+def serial_taken_up(line: bytes) -> int | None:
+    """Which change a listener has taken up; `None` where the line is about its start."""
+    serial = json.loads(line).get("serial")
+    return None if serial is None else int(serial)
+
+
 def is_answer(line: bytes) -> bool:
-    """Whether a line says how the start went; it is a fact otherwise."""
+    """Whether a line says how the start or a change went; it is a fact otherwise."""
     return line.startswith(b"{")
 
 
@@ -134,24 +153,47 @@ class _Listener:
 
     def __init__(self, settings: ListenerSettings, pipe: _Pipe) -> None:
         self._database = Database(settings.database_url)
-        store = FileStore(settings.node.data_dir)
+        self._store = FileStore(settings.node.data_dir)
+        self._space = Space(
+            settings.node.data_dir,
+            min_free_bytes=int(settings.disk.min_free_gib * _GIB),
+            floor_bytes=int(settings.disk.floor_gib * _GIB),
+            is_open=self._is_open,
+        )
+        self._places = _places(settings)
         self._acceptor = Acceptor(
             listen=settings.listen,
             node_ae_title=settings.node.ae_title,
             peers=settings.peers,
-            store=store,
+            store=self._store,
             report=pipe.report,
             clock=time.time,
-            gate=Space(
-                settings.node.data_dir,
-                min_free_bytes=int(settings.disk.min_free_gib * _GIB),
-                floor_bytes=int(settings.disk.floor_gib * _GIB),
-                is_open=self._is_open,
-            ),
-            places=_places(settings),
-            commitment=Commitments(self._database, store, settings.peers, clock=time.time),
-            certificates=None if settings.secure is None else Certificates(settings.tls),
+            gate=self._space,
+            places=self._places,
+            commitment=self._commitments(settings),
+            certificates=_certificates(settings),
             sockets=_sockets(settings),
+        )
+
+    def _commitments(self, settings: ListenerSettings) -> Commitments:
+        return Commitments(self._database, self._store, settings.peers, clock=time.time)
+
+    def change(self, settings: ListenerSettings) -> None:
+        """Let other settings hold for the associations that begin when this has returned.
+
+        Those that are open go on under the settings that they began with, but for the room on disk.
+        """
+        self._space.change(
+            min_free_bytes=int(settings.disk.min_free_gib * _GIB),
+            floor_bytes=int(settings.disk.floor_gib * _GIB),
+        )
+        # Before a new peer is admitted it has a place to be counted at.
+        self._places.change(column=settings.column, limits=_limits(settings))
+        self._acceptor.change(
+            listen=settings.listen,
+            peers=settings.peers,
+            commitment=self._commitments(settings),
+            certificates=_certificates(settings),
         )
 
     def _is_open(self, study_instance_uid: str) -> bool:
@@ -172,23 +214,27 @@ class _Listener:
 
 def _places(settings: ListenerSettings) -> SharedPlaces:
     return SharedPlaces(
-        Counts(
-            settings.places,
-            rows=settings.listen.processes,
-            columns=len(columns(settings.peers)),
-        ),
+        Counts(settings.places, rows=settings.listen.processes, columns=settings.width),
         row=settings.number,
-        peers=settings.peers,
-        limits=Limits(
-            total=settings.listen.max_associations,
-            per_peer=settings.listen.max_associations_per_peer,
-            of_peer={
-                name: peer.max_associations
-                for name, peer in settings.peers.items()
-                if peer.max_associations is not None
-            },
-        ),
+        column=settings.column,
+        limits=_limits(settings),
     )
+
+
+def _limits(settings: ListenerSettings) -> Limits:
+    return Limits(
+        total=settings.listen.max_associations,
+        per_peer=settings.listen.max_associations_per_peer,
+        of_peer={
+            name: peer.max_associations
+            for name, peer in settings.peers.items()
+            if peer.max_associations is not None
+        },
+    )
+
+
+def _certificates(settings: ListenerSettings) -> Certificates | None:
+    return None if settings.secure is None else Certificates(settings.tls)
 
 
 def _sockets(settings: ListenerSettings) -> Sockets:
@@ -201,11 +247,16 @@ def _sockets(settings: ListenerSettings) -> Sockets:
 def main() -> int:
     """Receive until SIGTERM, or until the node is gone; returns the exit code."""
     log.configure(as_json=True)
-    settings = ListenerSettings.from_json(_first_line())
+    lines = _lines()
+    first = next(lines, b"")
+    if not first:
+        return EXIT_FAILED
+    settings = ListenerSettings.from_json(first)
     log.configure(**asdict(settings.log_style))
     end = Ending()
     end.on_signals()
-    _end_with_the_node(end)
+    changes: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    _end_with_the_node(end, lines, changes)
     pipe = _Pipe(settings.facts)
     try:
         listener = _Listener(settings, pipe)
@@ -213,6 +264,7 @@ def main() -> int:
         gc.freeze()
         listener.start()
         pipe.write(READY)
+        _follow(changes, listener, pipe)
     except Misconfigured as error:
         pipe.write(refusal(error))
         return EXIT_MISCONFIGURED
@@ -222,19 +274,37 @@ def main() -> int:
     return 0
 
 
-def _first_line() -> bytes:
-    """The settings. Read from the descriptor, as a thread reads on from there."""
-    line = b""
-    while not line.endswith(b"\n"):
-        piece = os.read(_STDIN, _PIECE)
-        if not piece:
-            sys.exit(EXIT_FAILED)
-        line += piece
-    return line
+def _lines() -> Iterator[bytes]:
+    """What the node says, line by line, until it is gone."""
+    begun = b""
+    while piece := os.read(_STDIN, _PIECE):
+        *lines, begun = (begun + piece).split(b"\n")
+        yield from lines
 
 
-def _end_with_the_node(end: Ending) -> None:
+def _follow(changes: queue.SimpleQueue[bytes], listener: _Listener, pipe: _Pipe) -> None:
+    """Take each change up, in a thread, and say so."""
+
+    def follow() -> None:
+        while True:
+            line = changes.get()
+            try:
+                settings = ListenerSettings.from_json(line)
+                listener.change(settings)
+            except Exception:  # noqa: BLE001 - the edge: the node hears of no change that is none
+                _log.exception("change not taken up")
+            else:
+                pipe.write(taken_up(settings))
+
+    threading.Thread(target=follow, name="changes", daemon=True).start()
+
+
+def _end_with_the_node(
+    end: Ending, lines: Iterator[bytes], changes: queue.SimpleQueue[bytes]
+) -> None:
     """Tell `end` when the node is gone: the kernel says so by a signal, standard input by its end.
+
+    What the node says before goes to `changes`.
 
     The signal alone would miss a node that is gone already, and goes by the thread that started
     us; standard input alone would need a thread that gets its turn.
@@ -242,8 +312,8 @@ def _end_with_the_node(end: Ending) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def watch() -> None:
-        while os.read(_STDIN, _PIECE):
-            pass
+        for line in lines:
+            changes.put(line)
         end.tell()
 
     threading.Thread(target=watch, name="end of the node", daemon=True).start()

@@ -6,24 +6,19 @@ while a listener is down waits for another one, and none is refused.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import io
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
 
 from dicomnode import log
-from dicomnode.archive import arrival
 from dicomnode.archive.arrival import Arrival
 from dicomnode.config import Configuration
-from dicomnode.errors import Failed, Misconfigured
-from dicomnode.network.serving import listener, listener_process
-from dicomnode.network.serving.ledger import Ledger
+from dicomnode.errors import Misconfigured
+from dicomnode.network.serving import listener
+from dicomnode.network.serving.keeper import Child, Keeper, widen
 from dicomnode.network.serving.listener import Sockets
 from dicomnode.network.serving.listener_process import ListenerSettings
 from dicomnode.network.serving.places import Counts, columns
@@ -31,15 +26,10 @@ from dicomnode.network.serving.places import Counts, columns
 _log = log.get(__name__)
 
 _COMMAND = (sys.executable, "-m", "dicomnode.network.serving.listener_process")
-# Some thousands of facts. Without a privilege the kernel gives no more than this.
-_PIPE_BYTES = 2**20
-_HANDFUL_S = 0.01
-_START_S = 60.0
 _STOP_S = 30.0
-_END_S = 5.0
-_BACKOFF_S = (0.2, 1.0, 5.0, 15.0, 30.0)
-# After so long without a fault a listener counts as healthy again.
-_HEALTHY_S = 60.0
+_CHANGE_S = 10.0
+# Peers that may be added while the node runs; each keeps its column in the table of places.
+_SPARE = 512
 
 
 class Listeners:
@@ -75,7 +65,10 @@ class Listeners:
         self._mend = mend
         self._sockets: Sockets | None = None
         self._counts: Counts | None = None
-        self._keepers: list[_Keeper] = []
+        self._keepers: list[Keeper] = []
+        self._column = columns(configuration.peers)
+        self._width = len(self._column) + _SPARE
+        self._serial = 0
 
     @property
     def port(self) -> int:
@@ -107,10 +100,10 @@ class Listeners:
             Failed: `listener-did-not-start`.
         """
         self._sockets = _bind(self._configuration)
-        listen, peers = self._configuration.listen, self._configuration.peers
-        self._counts = Counts.create(rows=listen.processes, columns=len(columns(peers)))
+        listen = self._configuration.listen
+        self._counts = Counts.create(rows=listen.processes, columns=self._width)
         self._keepers = [
-            _Keeper(
+            Keeper(
                 number,
                 launch=self._launch,
                 report=self._report,
@@ -123,6 +116,50 @@ class Listeners:
             keeper.start()
         for keeper in self._keepers:
             keeper.wait_until_ready()
+
+    def require_room(self, peers: Iterable[str]) -> None:
+        """Make sure that so many peers can be told apart, those of earlier changes among them.
+
+        Raises:
+            Misconfigured: `too-many-new-peers`.
+        """
+        if len(columns(peers, known=self._column)) > self._width:
+            raise Misconfigured(
+                "too-many-new-peers",
+                f"More than {_SPARE} peers were added since the node started: restart it.",
+            )
+
+    def change(self, configuration: Configuration) -> bool:
+        """Let another configuration hold for the associations that begin from now on.
+
+        Those that are open go on. What is told at the start alone must be as it was
+        (`config.in_force`), and there must be room (`require_room`).
+
+        Returns:
+            Whether every listener has taken it up; one that does not answer is logged.
+        """
+        self._column = columns(configuration.peers, known=self._column)
+        self._configuration, self._serial = configuration, self._serial + 1
+        for keeper in self._keepers:
+            keeper.change(self._renewed)
+        until = time.monotonic() + _CHANGE_S
+        behind = [one for one in self._keepers if not one.has_taken_up(self._serial, until=until)]
+        for keeper in behind:
+            _log.error("listener has not taken the change up", process=keeper.name)
+        return not behind
+
+    def _renewed(self, told: ListenerSettings) -> ListenerSettings:
+        configuration = self._configuration
+        return told.model_copy(
+            update={
+                "listen": configuration.listen,
+                "tls": configuration.tls,
+                "disk": configuration.disk,
+                "peers": configuration.peers,
+                "column": self._column,
+                "serial": self._serial,
+            }
+        )
 
     def stop(self) -> None:
         """Accept no more and end the open associations.
@@ -148,14 +185,13 @@ class Listeners:
             self._counts.clear(number)
         self._mend()
 
-    def _launch(self, number: int) -> _Child:
+    def _launch(self, number: int) -> Child:
         """Start the process of a listener."""
         configuration, sockets = self._configuration, self._bound()
         assert self._counts is not None  # noqa: S101 - made together with the sockets
         secure = None if sockets.secure is None else sockets.secure.fileno()
         facts, writing = os.pipe()
-        with contextlib.suppress(OSError):  # then it is as long as the kernel likes
-            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        widen(writing)
         settings = ListenerSettings(
             node=configuration.node,
             listen=configuration.listen,
@@ -170,6 +206,9 @@ class Listeners:
             secure=secure,
             facts=writing,
             places=self._counts.descriptor,
+            width=self._width,
+            column=self._column,
+            serial=self._serial,
         )
         descriptors = (settings.plain, settings.secure, writing, settings.places, *self._inherit)
         try:
@@ -186,7 +225,7 @@ class Listeners:
             raise
         finally:
             os.close(writing)
-        return _Child(process, facts=io.FileIO(facts), settings=settings)
+        return Child(process, facts=io.FileIO(facts), settings=settings)
 
 
 def _bind(configuration: Configuration) -> Sockets:
@@ -200,200 +239,3 @@ def _bind(configuration: Configuration) -> Sockets:
     except Misconfigured:
         plain.close()
         raise
-
-
-class _Child:
-    """The process of a listener, told what it has to know, and the pipe of its facts."""
-
-    def __init__(
-        self, process: subprocess.Popen[bytes], *, facts: io.FileIO, settings: ListenerSettings
-    ) -> None:
-        self._process = process
-        self._facts = facts
-        assert process.stdin is not None  # noqa: S101 - it was asked for
-        self._stdin = process.stdin
-        # One that has died already is seen by the end of its facts.
-        with contextlib.suppress(BrokenPipeError):
-            self._stdin.write(settings.to_json())
-
-    def lines(self) -> Iterator[bytes]:
-        """What it says, until it is dead.
-
-        What it had not finished to say then is left out: it was waited for, so that nothing was
-        acknowledged that depends on it.
-        """
-        begun = b""
-        while said := self._facts.read(_PIPE_BYTES):
-            *lines, begun = (begun + said).split(b"\n")
-            yield from lines
-            # Each waking takes a core from those who receive: facts come in handfuls.
-            time.sleep(_HANDFUL_S)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process is there."""
-        return self._process.poll() is None
-
-    def terminate(self) -> None:
-        """Ask it to end in order."""
-        self._process.terminate()
-
-    def kill(self) -> None:
-        """End it."""
-        self._process.kill()
-
-    def bury(self) -> int:
-        """Make sure that it is dead; returns its exit code."""
-        self._stdin.close()
-        self._facts.close()
-        try:
-            return self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
-
-class _Keeper:
-    """Keeps one listener running, in a thread of its own, which reads what it says.
-
-    The kernel ends a listener when the thread that started it ends, so that none stays unread.
-    """
-
-    def __init__(
-        self,
-        number: int,
-        *,
-        launch: Callable[[int], _Child],
-        report: Callable[[Arrival], None],
-        clock: Callable[[], float],
-        clear_up: Callable[[int], None],
-    ) -> None:
-        self._number = number
-        self._launch = launch
-        self._report = report
-        self._clock = clock
-        self._clear_up = clear_up
-        self._ready: Future[None] = Future()
-        self._stopping = threading.Event()
-        self._changing = threading.Lock()  # it is not started and told to stop at the same time
-        self._child: _Child | None = None
-        self._thread = threading.Thread(target=self._keep, name=self._name, daemon=True)
-
-    @property
-    def _name(self) -> str:
-        return f"listener {self._number + 1}"
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether its process is there, and it has ever accepted connections."""
-        child = self._child
-        return child is not None and self._ready.done() and child.is_alive
-
-    def start(self) -> None:
-        """Start the listener; returns at once."""
-        self._thread.start()
-
-    def wait_until_ready(self) -> None:
-        """Return once the listener accepts connections for the first time.
-
-        Raises:
-            Misconfigured: What the listener says.
-            Failed: `listener-did-not-start`.
-        """
-        try:
-            self._ready.result(_START_S)
-        except TimeoutError as error:
-            raise _did_not_start(f"not within {_START_S:.0f} s") from error
-
-    def ask_to_stop(self) -> None:
-        """Tell the listener to end its associations, and start no other."""
-        with self._changing:
-            self._stopping.set()
-            if self._child is not None:
-                self._child.terminate()
-
-    def stop(self, *, until: float) -> None:
-        """Return when it has stopped and all it said is reported; kill it when the time is over."""
-        self._thread.join(max(0.0, until - time.monotonic()))
-        if self._thread.is_alive() and self._child is not None:
-            _log.error("listener does not end", process=self._name)
-            self._child.kill()
-            self._thread.join(_END_S)
-
-    def _keep(self) -> None:
-        faults = 0
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            code = self._live()
-            if self._stopping.is_set() or not self._has_started():
-                return
-            faults = 0 if time.monotonic() - began > _HEALTHY_S else faults
-            delay_s = _BACKOFF_S[min(faults, len(_BACKOFF_S) - 1)]
-            faults += 1
-            _log.error("listener died", process=self._name, exit_code=code, delay_s=delay_s)
-            self._stopping.wait(delay_s)
-
-    def _has_started(self) -> bool:
-        """Whether it ever accepted connections. Before, `start` is told what is in the way."""
-        if not self._ready.done():
-            self._ready.set_exception(_did_not_start("see the log"))
-        return self._ready.exception() is None
-
-    def _live(self) -> int | None:
-        """One life of the listener, from its start to the last of its facts.
-
-        The edge of this thread: whatever goes wrong with this one, another is started.
-
-        Returns:
-            Its exit code; `None` where there was none.
-        """
-        ledger = Ledger()
-        try:
-            with self._changing:
-                self._child = None
-                if self._stopping.is_set():
-                    return None
-                self._child = self._launch(self._number)
-            for line in self._child.lines():
-                self._hear(line, ledger)
-        except Exception:  # noqa: BLE001 - see above
-            _log.exception("listener lost", process=self._name)
-        return self._bury(ledger)
-
-    def _bury(self, ledger: Ledger) -> int | None:
-        code = None if self._child is None else self._child.bury()
-        self._clear_up(self._number)
-        for ended in ledger.unended(at=self._clock()):
-            self._report(ended)
-        return code
-
-    def _hear(self, line: bytes, ledger: Ledger) -> None:
-        """Take a line. One that says nothing ends the listener, and not the lines behind it."""
-        try:
-            self._take(line, ledger)
-        except Exception:  # noqa: BLE001 - what was acknowledged may be in the next line
-            _log.exception("listener not understood", process=self._name)
-            if self._child is not None:
-                self._child.kill()
-
-    def _take(self, line: bytes, ledger: Ledger) -> None:
-        if listener_process.is_answer(line):
-            self._answered(listener_process.answer(line))
-            return
-        fact = arrival.decode(line)
-        ledger.note(fact)
-        self._report(fact)
-
-    def _answered(self, fault: Misconfigured | None) -> None:
-        """Take note of how the start of the listener went."""
-        if self._ready.done():
-            if fault is not None:
-                _log.error("listener misconfigured", reason=fault.reason, detail=fault.detail)
-        elif fault is None:
-            self._ready.set_result(None)
-        else:
-            self._ready.set_exception(fault)
-
-
-def _did_not_start(why: str) -> Failed:
-    return Failed("listener-did-not-start", f"A listener process did not start: {why}.")

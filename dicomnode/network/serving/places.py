@@ -154,20 +154,31 @@ class Counts:
 class SharedPlaces:
     """Places over several listener processes: the limits hold for their sum."""
 
-    def __init__(self, counts: Counts, *, row: int, peers: Iterable[str], limits: Limits) -> None:
+    def __init__(
+        self, counts: Counts, *, row: int, column: Mapping[str, int], limits: Limits
+    ) -> None:
         """The places of one process.
 
         Args:
-            counts: A table as wide as `columns` says for the same peers.
+            counts: A table that has every column.
             row: The row of this process.
-            peers: The names of the configured peers.
+            column: Peer → its column in the table (`columns`).
             limits: What holds over all processes.
         """
         self._counts = counts
         self._row = row
-        self._column = columns(peers)
+        self._column = column
         self._limits = limits
         self._lock = threading.Lock()  # a lock of the kernel's knows processes, not threads
+
+    def change(self, *, column: Mapping[str, int], limits: Limits) -> None:
+        """Go by other limits from now on; no open association loses its place.
+
+        Args:
+            column: As before, with the peers that are new.
+        """
+        with self._lock:
+            self._column, self._limits = column, limits
 
     def take(self, peer: str) -> None:
         """See `Places`."""
@@ -184,6 +195,14 @@ class SharedPlaces:
             self._counts.add(self._row, self._column[peer], -1)
 
 
-def columns(peers: Iterable[str]) -> dict[str, int]:
-    """Peer → its column in the shared table; the last is that of the unknown ones."""
-    return {peer: column for column, peer in enumerate([*sorted(peers), UNKNOWN_PEER])}
+def columns(peers: Iterable[str], *, known: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Peer → its column in the shared table; the first is that of the unknown ones.
+
+    Args:
+        known: Columns that are given already. A peer keeps its own, also one that is no peer any
+            more: an association of it may still be open.
+    """
+    given = dict(known or {UNKNOWN_PEER: 0})
+    for peer in sorted(set(peers) - given.keys()):
+        given[peer] = len(given)
+    return given

@@ -40,6 +40,8 @@ class Desk:
         peer: str = "",
         sop_instance_uid: str = "",
         study_instance_uid: str = "",
+        calling_ae_title: str = "",
+        address: str = "",
     ) -> None:
         """Say that an association, or an instance, was refused, and why."""
         self.report(
@@ -52,6 +54,8 @@ class Desk:
                 sop_instance_uid=sop_instance_uid,
                 study_instance_uid=study_instance_uid,
                 at=self.clock(),
+                calling_ae_title=calling_ae_title,
+                address=address,
             )
         )
         _log.warning(

@@ -1,0 +1,1 @@
+"""Audit messages on the wire: a connection to the collector, and the thread that sends."""

@@ -12,6 +12,7 @@ from dicomnode.archive.auditing.recording import database_of
 from dicomnode.archive.database import Database
 from dicomnode.archive.disk.files import FileStore
 from dicomnode.archive.work import in_force
+from dicomnode.archive.work.in_force import Lag
 from dicomnode.bundle import Bundle
 from dicomnode.config import Configuration
 from dicomnode.errors import RetryLater
@@ -83,12 +84,24 @@ def bundles(configuration: Configuration) -> dict[str, Bundle]:
     }
 
 
-#: A worker takes another configuration up within seconds.
-BEHIND_RETRY_S = 2.0
+# A worker that can takes another configuration up within seconds. For one that cannot somebody has
+# to change a file, and each repetition is a line in the journal.
+_RETRY_S = {Lag.SECONDS: 2.0, Lag.UNKNOWN: 30.0}
 
 
 class Behind(RetryLater):
-    """This worker has yet to take up the configuration that is in force."""
+    """This worker has yet to take up the configuration that is in force: `configuration-behind`.
+
+    Attributes:
+        retry_s: How long to wait with what it could not do (seconds).
+    """
+
+    def __init__(self, *, retry_s: float) -> None:
+        super().__init__(
+            "configuration-behind",
+            "This worker has yet to take up the configuration that is in force.",
+        )
+        self.retry_s = retry_s
 
 
 def require_up_to_date(context: Context) -> None:
@@ -98,11 +111,9 @@ def require_up_to_date(context: Context) -> None:
         Behind: `configuration-behind`.
     """
     with context.database.read() as tx:
-        if in_force.is_behind(tx, owner=context.owner):
-            raise Behind(
-                "configuration-behind",
-                "This worker has yet to take up the configuration that is in force.",
-            )
+        lag = in_force.lag(tx, owner=context.owner)
+    if lag is not Lag.NONE:
+        raise Behind(retry_s=_RETRY_S[lag])
 
 
 class PerProcess:

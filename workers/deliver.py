@@ -19,7 +19,7 @@ from dicomnode.network.calling import sender
 from dicomnode.network.calling.request import AddressEntry, Destination
 from workers import audited, commitment, notices
 from workers.commitment import Awaiting
-from workers.context import BEHIND_RETRY_S, Behind, Context, require_up_to_date
+from workers.context import Behind, Context, require_up_to_date
 
 _log = log.get(__name__)
 
@@ -209,8 +209,7 @@ def _is_listed(
 
 
 def _put_off(context: Context, delivery: Delivery, error: RetryLater) -> None:
-    is_behind = isinstance(error, Behind)  # the fault of nobody: it was no attempt
-    wait_s = BEHIND_RETRY_S if is_behind else _pause_s(context, delivery)
+    wait_s = error.retry_s if isinstance(error, Behind) else _pause_s(context, delivery)
     with context.database.write() as tx:
         deliveries.try_again(
             tx,
@@ -220,7 +219,7 @@ def _put_off(context: Context, delivery: Delivery, error: RetryLater) -> None:
             not_before=context.now() + wait_s,
             reason=error.reason,
             detail=error.detail,
-            counts=not is_behind,
+            counts=not isinstance(error, Behind),
         )
     _log.warning(
         "delivery put off",

@@ -37,7 +37,7 @@ from dicomnode.prediction import Shown
 from dicomnode.profile import Profile
 from dicomnode.volume import Volume
 from workers.ahead import Ahead
-from workers.context import BEHIND_RETRY_S, Behind, Context, require_up_to_date
+from workers.context import Behind, Context, require_up_to_date
 from workers.inference import Models
 
 _log = log.get(__name__)
@@ -366,7 +366,7 @@ def _wait(context: Context, job: Job, error: RetryLater, *, delay_s: float) -> N
 
 def _try_again(context: Context, job: Job, error: RetryLater, watch: Stopwatch) -> None:
     if isinstance(error, Behind):
-        _wait(context, job, error, delay_s=BEHIND_RETRY_S)
+        _wait(context, job, error, delay_s=error.retry_s)
         return
     if job.attempts >= context.configuration.worker.attempts:
         _end(context, job, JobState.FAILED, error, watch)

@@ -50,7 +50,7 @@ class Watch:
         self._running = own.configuration
         self._digests = {name: one.digest for name, one in loaded.items()}
         self._serial = -1
-        self._behind = ""
+        self._behind = self._logged = ""
         self._look_at = 0.0
         self._read_at = 0.0
 
@@ -117,5 +117,6 @@ class Watch:
                 digest=config.digest(self._running),
                 behind=self._behind,
             )
-        if self._behind:
+        if self._behind and self._behind != self._logged:
             _log.warning("other configuration", worker=context.owner, detail=self._behind)
+        self._logged = self._behind

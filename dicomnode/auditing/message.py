@@ -17,8 +17,9 @@ _UNSAYABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _REPLACEMENT = "\ufffd"
 # Longer than any value of a data element that ends up here (PN: 3 x 64), and far from 32 KiB.
 _LONGEST_TEXT = 512
-# A study has one or a few; a value may hold as many as its sender likes.
-_MOST_NUMBERS = 16
+# A study has one accession number or a few, of 16 characters; a value may hold as many as its
+# sender likes.
+_MOST_NUMBERS, _LONGEST_NUMBER = 16, 64
 
 #: NetworkAccessPointTypeCode (PS3.15 A.5.1.1).
 _MACHINE_NAME, _IP_ADDRESS = "1", "2"
@@ -196,7 +197,7 @@ def _description(made: ET.Element, subject: Subject) -> None:
         return
     description = ET.SubElement(made, "ParticipantObjectDescription")
     for number in subject.accession_numbers[:_MOST_NUMBERS]:
-        ET.SubElement(description, "Accession", Number=sayable(number))
+        ET.SubElement(description, "Accession", Number=sayable(number, _LONGEST_NUMBER))
     for uid, count in subject.instances:
         ET.SubElement(description, "SOPClass", UID=sayable(uid), NumberOfInstances=str(count))
 
@@ -225,11 +226,11 @@ def _base64(value: bytes) -> str:
     return base64.b64encode(value).decode("ascii")
 
 
-def sayable(text: str) -> str:
+def sayable(text: str, longest: int = _LONGEST_TEXT) -> str:
     """A text as XML can say it, in one line, and not too long.
 
     What a data set holds may be anything: what XML has no way to say is replaced, not left out, so
     that it is seen.
     """
     said = _UNSAYABLE.sub(_REPLACEMENT, _BREAKS.sub(" ", text))
-    return said if len(said) <= _LONGEST_TEXT else f"{said[: _LONGEST_TEXT - 1]}…"
+    return said if len(said) <= longest else f"{said[: longest - 1]}…"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from dicomnode.config import written
 from dicomnode.config.problem import key_path
@@ -195,9 +195,14 @@ def fingerprint(configuration: Configuration, *, bundles: Mapping[str, str], sec
         secret: Of this process: without it nobody can try passwords against the fingerprint.
     """
     lines = [
-        f"{table.name}.{key.name} = {key.value!r}"
+        f"{table.name}.{key.name} = {_bare(key.value)!r}"
         for table in written.tables(configuration)
         for key in table.keys
     ]
     lines += [f"{name}: {one}" for name, one in bundles.items()]
     return hashlib.blake2b("\n".join(lines).encode(), key=secret, digest_size=16).hexdigest()
+
+
+def _bare(value: object) -> object:
+    """A value that would not be shown, as it is."""
+    return value.get_secret_value() if isinstance(value, SecretStr) else value

@@ -42,6 +42,8 @@ METRICS = {
     "dicomnode_audit_messages_sent_total": set(),
     "dicomnode_audit_messages_dropped_total": set(),
     "dicomnode_audit_collector_failures_total": set(),
+    "dicomnode_alerts": {"alert"},
+    "dicomnode_alert_messages_waiting": {"channel"},
     "dicomnode_studies": {"outcome"},
     "dicomnode_jobs": {"state"},
     "dicomnode_job_stage_seconds": {"stage", "model", "le"},

@@ -95,6 +95,18 @@ def test_too_many_attempts_are_an_alert_as_well(web: Pages) -> None:
     ]
 
 
+def test_attempts_that_do_not_end_are_told_once_in_each_minute(web: Pages) -> None:
+    with web.database.write() as tx:
+        for at in range(0, 300, 10):
+            audit.write(
+                tx, Action.SIGN_IN, at=float(at), address="10.6.6.6", outcome=Result.REFUSED,
+                detail="too many attempts",
+            )  # fmt: skip
+    assert events(web.database) == [
+        "User Authentication (Login) E 8", "Security Alert (Use of Restricted Function) E 8",
+    ] * 5  # fmt: skip
+
+
 def test_who_opens_the_page_of_a_study_is_told_with_the_patient(web: Pages) -> None:
     sample(web.database, web.here.data_dir)
     before = len(bodies(web.database))

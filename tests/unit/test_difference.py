@@ -102,7 +102,7 @@ def test_a_route_is_known_by_its_name_wherever_it_stands(folder: Path) -> None:
 def test_another_order_of_the_routes_is_named_also_where_one_comes(folder: Path) -> None:
     head, one, other = BASE.split("[[routes]]")
     third = one.replace('"lungs"', '"third"')
-    found = changes(folder, BASE, "[[routes]]".join([head, third, other, one]))
+    found = changes(folder, BASE, f"{head}[[routes]]{third}[[routes]]{other}[[routes]]{one}")
     assert found["routes"] == ("lungs, others", "others, lungs", When.NOW)
     assert set(found) == {"routes", "routes.third"}
 
@@ -200,11 +200,14 @@ def test_a_worker_does_not_go_to_another_database_by_itself(folder: Path) -> Non
 
 def test_the_fingerprint_changes_with_every_key_and_with_secrets(folder: Path) -> None:
     database = '[database]\nurl = "postgresql+psycopg://node:{}@db/node"\n'
+    webhook = '[alerts.webhook]\nurl = "https://hooks.example/{}"\n'
     texts = [
         BASE,
         BASE.replace("104", "105"),
         database.format("a") + BASE,
         database.format("b") + BASE,
+        webhook.format("a") + BASE,
+        webhook.format("b") + BASE,
     ]
     bundles = {"lung": "a"}
     prints = [fingerprint(load(folder, text), bundles=bundles, secret=b"here") for text in texts]

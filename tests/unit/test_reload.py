@@ -347,9 +347,16 @@ def test_a_worker_whose_file_is_another_says_so_until_it_is_the_same(
     world.write(TEXT)  # as if this were another machine, with a file of its own
     assert not looked(watch, context)
     assert behind(context)
+    with pytest.raises(Behind) as stays:
+        require_up_to_date(context)
     world.write("no TOML")
     assert not looked(watch, context)
     assert behind(context)
+    world.record()
+    with pytest.raises(Behind) as has_yet_to_look:
+        require_up_to_date(context)
+    # Each repetition is a line in the journal: one that waits for somebody waits longer.
+    assert stays.value.retry_s > has_yet_to_look.value.retry_s
     world.write(TEXT + NEW_PEER)
     assert looked(watch, context)
 

@@ -11,7 +11,7 @@ import pytest
 from pynetdicom.association import Association
 from wire.receiving import HOST, KIND, NODE, Associate, Peer, Receiver, Start
 
-from dicomnode.archive.arrival import End, Opened, TurnedAway
+from dicomnode.archive.arrival import Arrival, End, Opened, TurnedAway
 from dicomnode.errors import Misconfigured
 from dicomnode.network import association
 from dicomnode.network.serving import acceptor
@@ -44,6 +44,18 @@ def test_an_unknown_calling_ae_title_is_rejected_for_good(
     assert node.turned_away.status == association.CALLING_AE_TITLE_NOT_RECOGNIZED
     assert node.turned_away.association == ""
     assert node.of(Opened) == []
+
+
+class _TakesNothing(list[Arrival]):
+    def append(self, fact: Arrival) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_who_is_refused_stays_out_where_nobody_takes_note_of_it(
+    node: Receiver, associate: Associate
+) -> None:
+    node.facts = _TakesNothing()
+    assert rejection(associate(calling="STRANGER")) == (1, 1, 3)
 
 
 def test_a_wrong_called_ae_title_is_rejected_for_good(node: Receiver, associate: Associate) -> None:

@@ -247,6 +247,19 @@ def test_what_is_too_much_or_too_old_is_dropped_and_that_is_told(
         assert there.events[-1] == "Security Alert (Audit Recording Stopped) E 12"
 
 
+def test_what_is_dropped_is_not_dropped_in_one_long_transaction(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporters, "_DROPPED_AT_ONCE", 3)
+    desk.tell(8)
+    with collecting() as there:
+        desk.begin(plain(there.port), Keeping(longest_s=-1, most=9))
+        until(lambda: desk.state.waiting == 0)
+        assert numbers(there.bodies) == []
+        assert there.events == ["Security Alert (Audit Recording Stopped) E 12"] * 3
+    assert desk.state.dropped == 8
+
+
 def test_udp_carries_one_message_in_a_datagram(desk: Desk) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as there:
         there.bind(("127.0.0.1", 0))

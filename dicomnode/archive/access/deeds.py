@@ -101,14 +101,17 @@ def tell(tx: Connection, deed: Deed) -> None:
 
 
 def _is_repeated(tx: Connection, deed: Deed) -> bool:
-    """Whether somebody there was kept out a moment ago, too: one message in a minute will do."""
+    """Whether somebody there was kept out in the same minute, too: one message in each will do.
+
+    Not within a minute before: of an attack without a pause nothing would be told but its begin.
+    """
     columns = tables.audit.c
     same = tx.scalar(
         select(func.count()).where(
-            columns.at > deed.at - QUIET_S,
+            columns.at >= deed.at - deed.at % QUIET_S,
             columns.action == deed.action,
             columns.outcome == deed.outcome,
-            columns.address == deed.address,
+            columns.address == deed.address[:64],  # as much of it as is kept
         )
     )
     return (same or 0) > 1

@@ -8,6 +8,7 @@ than before looks at its file. Its digest (`config.digest`) says whether that is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from sqlalchemy import Connection, select, update
 
@@ -65,10 +66,20 @@ def report(tx: Connection, *, owner: str, serial: int, digest: str, behind: str)
     )
 
 
-def is_behind(tx: Connection, *, owner: str) -> bool:
+class Lag(Enum):
     """Whether a worker has yet to take up what is in force: what it lacks may only be late."""
+
+    NONE = auto()
+    SECONDS = auto()  # it has not looked yet
+    UNKNOWN = auto()  # it has looked, and cannot: its file has to change
+
+
+def lag(tx: Connection, *, owner: str) -> Lag:
+    """How far a worker is behind."""
     row, worker = current(tx), tables.worker.c
     seen = tx.execute(select(worker.serial, worker.behind).where(worker.id == owner)).one_or_none()
     if row is None or seen is None:
-        return False
-    return seen.serial != row.serial or bool(seen.behind)
+        return Lag.NONE
+    if seen.serial != row.serial:
+        return Lag.SECONDS
+    return Lag.UNKNOWN if seen.behind else Lag.NONE

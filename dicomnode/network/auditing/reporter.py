@@ -34,6 +34,7 @@ _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 _MAX_DOUBLINGS = 30
 _LOOK_FOR_EXPIRED_S = 60.0
+_DROPPED_AT_ONCE = 5000  # nobody else writes to SQLite meanwhile
 _STOP_S = 5.0
 
 
@@ -248,8 +249,10 @@ class AuditReporter:
         before = self._clock() - self._keeping.longest_s
         with self._database.read() as tx:
             expired = outbox.expired(tx, before=before, most=self._keeping.most)
-        if expired:
+        for start in range(0, len(expired), _DROPPED_AT_ONCE):
+            some = expired[start : start + _DROPPED_AT_ONCE]
             with self._database.write() as tx:
-                outbox.discard(tx, expired)
-                told.dropped(tx, len(expired), at=self._clock())
+                outbox.discard(tx, some)
+                told.dropped(tx, len(some), at=self._clock())
+        if expired:
             _log.error("audit messages dropped", count=len(expired))

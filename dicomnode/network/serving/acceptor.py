@@ -266,12 +266,15 @@ class Acceptor:
         else:
             return
         request: Any = assoc.requestor.primitive
-        terms.desk.turn_away(
-            refusal,
-            calling_ae_title=str(request.calling_ae_title).strip(),
-            address=_address(assoc),
-        )
-        _reject(assoc, refusal)
+        try:
+            terms.desk.turn_away(
+                refusal,
+                calling_ae_title=str(request.calling_ae_title).strip(),
+                address=_address(assoc),
+            )
+        finally:
+            # pynetdicom goes on after whatever is raised here: who is not told no would be let in.
+            _reject(assoc, refusal)
 
     def _on_accepted(self, event: Event) -> None:
         self._receptions[event.assoc].opened(

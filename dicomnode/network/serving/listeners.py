@@ -187,7 +187,8 @@ class Listeners:
 
     def _launch(self, number: int) -> Child:
         """Start the process of a listener."""
-        configuration, sockets = self._configuration, self._bound()
+        # The serial comes first: what is read behind it is at least as new (`change`).
+        serial, configuration, sockets = self._serial, self._configuration, self._bound()
         assert self._counts is not None  # noqa: S101 - made together with the sockets
         secure = None if sockets.secure is None else sockets.secure.fileno()
         facts, writing = os.pipe()
@@ -208,7 +209,7 @@ class Listeners:
             places=self._counts.descriptor,
             width=self._width,
             column=self._column,
-            serial=self._serial,
+            serial=serial,
         )
         descriptors = (settings.plain, settings.secure, writing, settings.places, *self._inherit)
         try:

@@ -16,11 +16,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from dicomnode import __version__, check, config, demo, inquiry, log, render
-from dicomnode.cli_alerts import alerts
-from dicomnode.cli_models import models
-from dicomnode.cli_retention import retention
-from dicomnode.cli_simulate import simulate_
-from dicomnode.cli_users import users
+from dicomnode.commands.alerts import alerts
+from dicomnode.commands.models import models
+from dicomnode.commands.retention import retention
+from dicomnode.commands.simulate import simulate_
+from dicomnode.commands.users import users
 from dicomnode.console import (
     DEFAULT_FILE,
     EXIT_FAILED,

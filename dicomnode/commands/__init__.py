@@ -1,0 +1,1 @@
+"""Groups of commands, and long ones; `dicomnode.cli` puts them together."""

@@ -52,8 +52,6 @@ app = typer.Typer(
 app.add_typer(models, name="models")
 app.add_typer(users, name="users")
 app.add_typer(alerts, name="alerts")
-app.command("simulate")(simulate_)
-app.command("retention")(retention)
 
 File = Annotated[Path, typer.Argument(help="The configuration, a TOML file.")]
 _TLS_CA_HELP = "Call with TLS; PEM of who has signed the peer's certificate."
@@ -270,3 +268,7 @@ def replay_(
 def schema() -> None:
     """Print the JSON schema of the configuration."""
     typer.echo(json.dumps(config.json_schema(), indent=2))
+
+
+app.command("simulate")(simulate_)
+app.command("retention")(retention)

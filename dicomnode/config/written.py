@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,14 +23,14 @@ class Key:
     Attributes:
         name: As it is written; of a table within the table with its name before (`query.port`).
         text: Its value as it would be written, secrets masked; "" where it is left out.
-        value: The value itself, which may hold a secret.
+        value: The value itself, which may hold a secret: to be compared, never to be shown.
     """
 
     name: str
     text: str
     about: str
     is_default: bool
-    value: Any
+    value: Any = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -312,6 +312,29 @@ def test_the_configuration_masks_passwords() -> None:
     assert "s3cr3t" not in config.masked("http://user:s3cr3t@[bad/")
 
 
+def test_the_configuration_is_shown_as_it_is_written_and_without_its_secrets(web: Pages) -> None:
+    secrets = """
+[database]
+url = "postgresql+psycopg://node:s3cr3t@db/node"
+[queue]
+broker = "redis://:s3cr3t@host:6379/0"
+[alerts.webhook]
+url = "https://hooks.example/s3cr3t"
+"""
+    file = web.here.file.with_name("secret.toml")
+    file.write_text(web.here.file.read_text() + secrets)
+    web.here.change(config.load(file, {}), web.here.bundles)
+    text = web.as_("administrator").get("/configuration").text
+    assert "s3cr3t" not in text
+    for told in (
+        "postgresql+psycopg://node:••••••@db/node",
+        "<code>MR1</code>",
+        "Modality = &#34;MR&#34;; SeriesDescription",
+        '<code>port</code></td><td data-label="Value"><code>0</code>',
+    ):
+        assert told in text, told
+
+
 def test_the_configuration_and_its_check_are_shown(web: Pages) -> None:
     browser = web.as_("administrator")
     text = browser.get("/configuration").text

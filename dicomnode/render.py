@@ -33,6 +33,7 @@ _COLOURS = {
 }
 _SHOWN_OF_UID = 24
 _SHOWN_DIFFERENCES = 50
+_GIB = 2**30
 
 
 @contextmanager
@@ -88,6 +89,9 @@ def _workers(lines: list[Document]) -> Table | Text:
         device = line["device"] or "delivers"
         if line["requested"] == "auto" and line["device"]:
             device += " (auto)"
+        if line["memory_total"]:
+            used, total = line["memory_used"] / _GIB, line["memory_total"] / _GIB
+            device += f", {used:.1f} of {total:.1f} GiB in use"
         table.add_row(line["id"], device, str(line["slots"] or ""), _time(line["started_at"]))
     return table
 

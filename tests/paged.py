@@ -433,6 +433,7 @@ def sample(database: Database, data_dir: Path, *, now: float = NOW) -> dict[str,
         leases.report_worker(
             tx, owner="gpu1:4711", device="cuda:0", requested="auto", slots=1, at=now - 2
         )
+        leases.report_memory(tx, owner="gpu1:4711", used=9 * 2**30, total=80 * 2**30)
         leases.report_worker(tx, owner="gpu1:4712", device="", requested="", slots=0, at=now - 1)
         journal.write(
             tx, Kind.TURNED_AWAY, at=now - 4000, peer="", reason="unknown-peer", status="0x0003",

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage
 from dicomnode import log, results, volume
 from dicomnode import profile as profiles
 from dicomnode.archive.studies import index
-from dicomnode.archive.work import jobs, moves
+from dicomnode.archive.work import jobs, leases, moves
 from dicomnode.archive.work import results as kept_results
 from dicomnode.archive.work.jobs import Job
 from dicomnode.archive.work.results import ResultFile
@@ -106,6 +106,17 @@ def predict(context: Context, models: Models, job_id: str, *, ahead: Ahead | Non
         _end(context, job, JobState.FAILED, unknown, watch)
     else:
         _keep(context, job, files, watch)
+    _tell_memory(context, models)
+
+
+def _tell_memory(context: Context, models: Models) -> None:
+    """Let people see how full the device is. No job depends on it."""
+    found = models.gpu_memory()
+    if found is None:
+        return
+    used, total = found
+    with suppress(RetryLater), context.database.write() as tx:
+        leases.report_memory(tx, owner=context.owner, used=used, total=total)
 
 
 def _run(

@@ -274,6 +274,9 @@ worker = Table(
     Column("configuration", String(64), nullable=False, server_default=""),
     # Why that is not the one in force, where it is another: a sentence.
     Column("behind", Text, nullable=False, server_default=""),
+    # Bytes of its GPU, used and in all, as they were after its last job; NULL before, and on a CPU.
+    Column("memory_used", BigInteger),
+    Column("memory_total", BigInteger),
 )
 
 # The configuration that the node runs with: one row. See `in_force`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -20,6 +20,7 @@ from dicomnode import __version__
 from dicomnode.alert import Channel, Kind
 from dicomnode.archive.alerts import messages, standing
 from dicomnode.archive.asked import accounts, figures
+from dicomnode.archive.asked.accounts import WorkerLine
 from dicomnode.archive.auditing import outbox
 from dicomnode.archive.studies.outcomes import Outcome
 from dicomnode.config import Configuration
@@ -116,10 +117,12 @@ class Numbers(Collector):
         )
         alive = now - self._here.configuration.worker.lease_s
         devices: dict[str, float] = {_NO_DEVICE: 0}
-        for worker in accounts.workers(tx, since=alive):
+        living = accounts.workers(tx, since=alive)
+        for worker in living:
             name = worker.device or _NO_DEVICE
             devices[name] = devices.get(name, 0) + 1
         yield _gauge("dicomnode_workers", "Workers that live.", "device", devices)
+        yield from _of_gpus(living)
 
     def _of_peers(self, tx: Connection) -> Iterator[Metric]:
         configuration = self._here.configuration
@@ -157,6 +160,23 @@ class Numbers(Collector):
             "When the last instance came, since the epoch; 0 before the first.",
             value=received.last_at or 0.0,
         )
+
+
+def _of_gpus(living: Sequence[WorkerLine]) -> Iterator[Metric]:
+    """Each GPU once, however many workers use it: as the one that was seen last has found it."""
+    found = {
+        (worker.id.partition(":")[0], worker.device): worker
+        for worker in sorted(living, key=lambda one: one.seen_at)
+        if worker.memory_total is not None
+    }
+    for name, about, of in (
+        ("used_bytes", "Memory of the GPU in use, after the last job.", "memory_used"),
+        ("bytes", "Memory that the GPU has.", "memory_total"),
+    ):
+        gauge = GaugeMetricFamily(f"dicomnode_gpu_memory_{name}", about, labels=["host", "device"])
+        for labels, worker in found.items():
+            gauge.add_metric(list(labels), getattr(worker, of))
+        yield gauge
 
 
 def _of_audit(state: outbox.State) -> Iterator[Metric]:

@@ -76,6 +76,13 @@ def test_models_leave_when_the_device_is_full_and_their_memory_is_given_back() -
     assert max(held) < 64_000_000
 
 
+def test_how_full_the_device_is_can_be_told() -> None:
+    models = inference.Models(CUDA)
+    models.get(bundle.load(MODELS[0]))
+    used, total = models.gpu_memory() or (0, 0)
+    assert 0 < used < total
+
+
 def test_a_device_that_is_too_small_ends_the_job_with_what_was_tried() -> None:
     import torch
 

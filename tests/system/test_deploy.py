@@ -56,6 +56,8 @@ METRICS = {
     "dicomnode_deliveries": {"destination", "state"},
     "dicomnode_delivery_failures_total": {"destination"},
     "dicomnode_workers": {"device"},
+    "dicomnode_gpu_memory_used_bytes": {"host", "device"},
+    "dicomnode_gpu_memory_bytes": {"host", "device"},
     "dicomnode_last_received_timestamp_seconds": set(),
     "dicomnode_info": {"version"},
 }

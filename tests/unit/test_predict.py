@@ -13,10 +13,11 @@ from sqlalchemy import update
 
 from dicomnode import config
 from dicomnode.archive import tables
+from dicomnode.archive.asked import accounts
 from dicomnode.archive.database import Database
 from dicomnode.archive.disk.files import FileStore
 from dicomnode.archive.studies import index
-from dicomnode.archive.work import jobs, revisions
+from dicomnode.archive.work import jobs, leases, revisions
 from dicomnode.job import JobState, Priority
 from dicomnode.study import Instance
 from workers import predict
@@ -105,3 +106,18 @@ def test_another_fault_of_the_file_system_is_tried_as_often_as_the_configuration
     ends = [run(context, monkeypatch, errno.EIO) for _ in range(3)]
     assert [one.state for one in ends] == [JobState.PENDING, JobState.PENDING, JobState.FAILED]
     assert [one.attempts for one in ends] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("found", [None, (9, 80)])
+def test_how_full_the_gpu_is_after_a_job_is_told(
+    context: Context, monkeypatch: pytest.MonkeyPatch, found: tuple[int, int] | None
+) -> None:
+    with context.database.write() as tx:
+        leases.report_worker(
+            tx, owner=context.owner, device="cuda:0", requested="auto", slots=1, at=1.0
+        )
+    monkeypatch.setattr(Models, "gpu_memory", lambda _: found)
+    run(context, monkeypatch, errno.ENOSPC)
+    with context.database.read() as tx:
+        (worker,) = accounts.workers(tx, since=0.0)
+    assert (worker.memory_used, worker.memory_total) == (found or (None, None))

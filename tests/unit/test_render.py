@@ -33,6 +33,14 @@ def test_who_waits_for_the_answer_to_a_storage_commitment_is_counted(count: int)
     assert (line in status(commitments_untold=count)) == bool(count)
 
 
+def test_how_full_a_gpu_is_stands_beside_it() -> None:
+    worker = {"id": "gpu1:1", "requested": "auto", "slots": 1, "started_at": 0.0}
+    memory = {"memory_used": 9 * 2**30, "memory_total": 80 * 2**30}
+    assert "cuda:0 (auto), 9.0 of 80.0 GiB in use" in status(
+        workers=[worker | memory | {"device": "cuda:0"}]
+    )
+
+
 def printed(part: Any) -> str:
     console = Console(width=200)
     with console.capture() as captured:

@@ -83,6 +83,9 @@ def test_the_numbers_are_those_of_the_database(web: Pages) -> None:
     assert found['dicomnode_deliveries{destination="pacs",state="confirmed"}'] == 2
     assert found['dicomnode_deliveries{destination="research",state="failed"}'] == 0
     assert found['dicomnode_workers{device="cuda:0"}'] == 1
+    gpu = '{device="cuda:0",host="gpu1"}'
+    assert found[f"dicomnode_gpu_memory_used_bytes{gpu}"] == 9 * 2**30
+    assert found[f"dicomnode_gpu_memory_bytes{gpu}"] == 80 * 2**30
     assert found['dicomnode_workers{device="none"}'] == 1
     assert found["dicomnode_last_received_timestamp_seconds"] == pytest.approx(NOW - 3, abs=1)
     assert found[f'dicomnode_info{{version="{__version__}"}}'] == 1

@@ -301,6 +301,7 @@ def test_the_workers_say_what_runs_and_what_waits(web: Pages, found: dict[str, s
     text = web.as_("viewer").get("/workers").text
     for told in ("gpu1:4711", "cuda:0", "delivers", found["predicting"], found["pending"]):
         assert told in text
+    assert "9.0 GiB of 80.0 GiB" in text
     assert "Nothing runs." not in text
 
 

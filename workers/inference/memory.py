@@ -25,6 +25,15 @@ def free(device: str) -> int:
     return min(_available(), _within_cgroup(), _within_limit())
 
 
+def of_gpu(device: str) -> tuple[int, int] | None:
+    """Bytes of a GPU that are in use, by anybody, and all that it has; `None` where it fails."""
+    try:
+        available, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # a device that is broken has ended the job by that name already
+        return None
+    return int(total - available), int(total)
+
+
 def held(device: str) -> int:
     """Bytes that this process holds on `device` now."""
     if device != "cpu":

@@ -71,6 +71,14 @@ class Models:
         """What is in memory, the least recently used first."""
         return list(self._kept)
 
+    def gpu_memory(self) -> tuple[int, int] | None:
+        """Bytes of the GPU that are in use, and all that it has; `None` on the CPU."""
+        if self._device == _CPU:
+            return None
+        from workers.inference import memory  # noqa: PLC0415 - after the fork
+
+        return memory.of_gpu(self._device)
+
     def used_bytes(self, bundle: Bundle) -> int:
         """What a model in memory holds, and what its last run took beyond that."""
         kept = self._kept[bundle.digest]

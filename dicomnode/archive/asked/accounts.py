@@ -42,6 +42,9 @@ class WorkerLine:
 
     Attributes:
         behind: Why it does not run with the configuration that is in force; "" where it does.
+        memory_used: Bytes of its GPU that were in use after its last job; `None` before, and
+            without a GPU.
+        memory_total: Bytes that the GPU has.
     """
 
     id: str
@@ -52,6 +55,8 @@ class WorkerLine:
     seen_at: float
     stopped: bool
     behind: str
+    memory_used: int | None
+    memory_total: int | None
 
 
 def account(tx: Connection, *, since: float = 0.0) -> Account:
@@ -139,6 +144,8 @@ def workers(tx: Connection, *, since: float) -> list[WorkerLine]:
             seen_at=row.seen_at,
             stopped=row.stopped,
             behind=row.behind,
+            memory_used=row.memory_used,
+            memory_total=row.memory_total,
         )
         for row in rows
     ]

@@ -277,6 +277,15 @@ def report_worker(
         )
 
 
+def report_memory(tx: Connection, *, owner: str, used: int, total: int) -> None:
+    """Say how many bytes of its GPU are in use, by anybody, and how many it has."""
+    tx.execute(
+        update(tables.worker)
+        .where(tables.worker.c.id == owner)
+        .values(memory_used=used, memory_total=total)
+    )
+
+
 def report_stopped(tx: Connection, *, owner: str, at: float) -> None:
     """Say that a worker has ended in order."""
     tx.execute(

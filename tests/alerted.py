@@ -10,6 +10,7 @@ import paged
 from sqlalchemy import Connection, select
 
 from dicomnode import config
+from dicomnode.alert import Channel
 from dicomnode.alerting import letter
 from dicomnode.alerting.letter import Letter
 from dicomnode.alerting.postman import Postman
@@ -116,11 +117,18 @@ class Watch:
 
     def claim(self, channel: str = "email") -> Message | None:
         with self.database.write() as tx:
-            return messages.claim(tx, messages.Channel(channel), at=self.now, lease_s=120)
+            return messages.claim(tx, Channel(channel), at=self.now, lease_s=120)
 
     def send(self) -> None:
         """Let each channel send one message."""
-        asyncio.run(Postman(self.database, clock=lambda: self.now).round(self.configuration))
+        postman = Postman(self.database, clock=lambda: self.now)
+
+        async def each() -> None:
+            await asyncio.gather(
+                *(postman.send_one(channel, self.configuration) for channel in Channel)
+            )
+
+        asyncio.run(each())
 
 
 def job(tx: Connection, study: str, *, at: float) -> str:

@@ -282,6 +282,12 @@ def drips(connection: socket.socket, end: threading.Event) -> None:
             return
 
 
+def drips_an_association(connection: socket.socket, end: threading.Event) -> None:
+    """The head of an A-ASSOCIATE-AC that is very long, and then a byte now and then."""
+    connection.sendall(b"\x02\x00\x7f\xff\xff\xff")
+    drips(connection, end)
+
+
 def hangs_up(_connection: socket.socket, _end: threading.Event) -> None:
     """It takes the call and ends it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -67,9 +68,20 @@ def _written(at: datetime) -> str:
     return at.isoformat(timespec="seconds")
 
 
+def _thread(message: Message, configuration: Configuration) -> str:
+    """A name that no other node, and no other database of this one, gives to an alert.
+
+    Mail servers and receivers take what bears the name of another message for a repetition, and
+    show it to nobody.
+    """
+    about = (configuration.node.ae_title, message.kind, message.subject, message.since)
+    told_apart = hashlib.sha256("\x1f".join(map(str, about)).encode()).hexdigest()[:12]
+    return f"alert-{message.alert}-{told_apart}"
+
+
 def of(message: Message, configuration: Configuration) -> Letter:
     """The letter that a message of the database is."""
-    thread = f"alert-{message.alert}"
+    thread = _thread(message, configuration)
     ends = {"begun": "", "over": "-over"}
     return Letter(
         id=thread + ends.get(message.occasion, f"-{message.id}"),

@@ -58,14 +58,14 @@ class Postman:
         self._database = database
         self._clock = clock
 
-    async def round(self, configuration: Configuration) -> None:
-        """Send one message of each channel that has one to send now; none waits for another."""
-        async with asyncio.TaskGroup() as group:
-            for channel, sender in senders(configuration.alerts).items():
-                group.create_task(self._one(channel, sender, configuration))
+    async def send_one(self, channel: Channel, configuration: Configuration) -> None:
+        """Send one message of a channel, if it has one to send now.
 
-    async def _one(self, channel: Channel, sender: Sender, configuration: Configuration) -> None:
-        """The edge of a channel: its faults must not silence the others."""
+        It is the edge of a channel, too: its faults must not silence the others.
+        """
+        sender = senders(configuration.alerts).get(channel)
+        if sender is None:
+            return
         try:
             await self._send_one(channel, sender, configuration)
         except NodeError as error:

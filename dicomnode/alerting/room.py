@@ -44,6 +44,8 @@ class Trend:
 
     def note(self, free_bytes: int, *, at: float) -> None:
         """Remember how much was free at a moment (seconds since the epoch)."""
+        if self._samples and at < self._samples[-1][0]:
+            self._samples.clear()  # the clock was set back
         if self._samples and at - self._samples[-1][0] < _EVERY_S:
             return
         self._samples.append((at, free_bytes))

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from dicomnode import log
+from dicomnode.alert import Channel
+from dicomnode.alerting.helpers import Helpers
 from dicomnode.alerting.postman import Postman
 from dicomnode.alerting.watcher import Watcher
 from dicomnode.archive.database import Database
@@ -26,8 +28,9 @@ _STOP_S = 5.0
 class Alerting:
     """Looks for what is wrong and tells of it. `start`, then `stop`.
 
-    A mail server that hangs keeps the telling thread waiting, at most for as long as an attempt may
-    take; what is wrong is written down meanwhile, and nothing of the node waits for either thread.
+    A mail server that hangs keeps its channel waiting, at most for as long as an attempt may take;
+    what is wrong is written down meanwhile, the other channel tells of it, and nothing of the node
+    waits for either thread.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Alerting:
         self._clock = clock
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._round: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._threads = [
             threading.Thread(target=self._watch, name="alerts", daemon=True),
             threading.Thread(target=self._tell, name="alert messages", daemon=True),
@@ -63,7 +66,7 @@ class Alerting:
     def stop(self) -> None:
         """End; a message that is just being sent is sent again after the next start."""
         self._stop.set()
-        loop, task = self._loop, self._round
+        loop, task = self._loop, self._telling
         if loop is not None and task is not None:
             with suppress(RuntimeError):  # it has ended by itself
                 loop.call_soon_threadsafe(task.cancel)
@@ -87,15 +90,19 @@ class Alerting:
                 _log.exception("alerts failed")
 
     def _tell(self) -> None:
-        asyncio.run(self._tell_on())
+        with suppress(asyncio.CancelledError):
+            asyncio.run(self._tell_on())
 
     async def _tell_on(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(Helpers())
+        self._telling, self._loop = asyncio.current_task(), loop
         postman = Postman(self._database, clock=self._clock)
+        async with asyncio.TaskGroup() as group:
+            for channel in Channel:
+                group.create_task(self._tell_by(channel, postman))
+
+    async def _tell_by(self, channel: Channel, postman: Postman) -> None:
         while not self._stop.is_set():
-            self._round = asyncio.create_task(postman.round(self._configuration()))
-            try:
-                await self._round
-            except asyncio.CancelledError:
-                return
-            await asyncio.to_thread(self._stop.wait, _SEND_EVERY_S)
+            await postman.send_one(channel, self._configuration())
+            await asyncio.sleep(_SEND_EVERY_S)

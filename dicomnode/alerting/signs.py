@@ -43,6 +43,8 @@ PATIENCE_S: Mapping[Kind, float] = {
 }
 # Unusual silence begins hours after the last arrival, and models do not turn slow in a minute.
 _SLOWLY_S = 60.0
+# An alert that goes on for months is counted no farther back: each look would take longer.
+_COUNTED_S = 7 * 86_400.0
 # After a start senders that were kept waiting have this long to come again.
 _AFTER_START_S = 3600.0
 
@@ -68,6 +70,13 @@ class Sign:
         return self.kind, self.subject
 
 
+def is_asked_for(kind: Kind, configuration: Configuration) -> bool:
+    """Whether the configuration lets anybody be told of such a thing at all."""
+    alerts = configuration.alerts
+    is_never = kind is Kind.NOTHING_RECEIVED and alerts.silence_hours == 0
+    return kind not in alerts.ignore and not is_never
+
+
 def patience_s(kind: Kind, configuration: Configuration) -> float:
     """How long something must be so until somebody is told (seconds)."""
     alerts = configuration.alerts
@@ -86,6 +95,7 @@ class Looker:
         self._trend = room.Trend()
         self._slow_at = -_SLOWLY_S
         self._slow: list[Sign] = []
+        self._silent_since: float | None = None
         #: What cannot be said anything about now: an alert of it stays as it is.
         self.unknown: set[Key] = set()
 
@@ -106,11 +116,11 @@ class Looker:
             now: Seconds since the epoch.
         """
         self.unknown = set()
+        last_at = signs.last_arrival(tx)
         if not self._slow_at <= now < self._slow_at + _SLOWLY_S:
-            self._slow = [
-                *_slow_models(tx, configuration, now=now),
-                *_silence(tx, configuration, standing, now=now, after_start=now - self._started_at),
-            ]
+            self._slow = [*_slow_models(tx, configuration, now=now)]
+            is_silent = self._is_silent(tx, configuration, last_at, now=now)
+            self._silent_since = last_at if is_silent else None
             self._slow_at = now
         found = [
             *_failures(tx, standing, now=now),
@@ -119,23 +129,51 @@ class Looker:
             *_associations(tx, configuration),
             *self._disk(configuration, standing, now=now),
             *self._slow,
+            *self._silence(configuration, standing, last_at),
         ]
-        ignored = configuration.alerts.ignore
-        return [sign for sign in found if sign.kind not in ignored]
+        return [sign for sign in found if is_asked_for(sign.kind, configuration)]
+
+    def _is_silent(
+        self, tx: Connection, configuration: Configuration, last_at: float | None, *, now: float
+    ) -> bool:
+        if last_at is None or abs(now - self._started_at) < _AFTER_START_S:
+            return False
+        return _is_silent(tx, last_at, hours=configuration.alerts.silence_hours, now=now)
+
+    def _silence(
+        self, configuration: Configuration, standing: Mapping[Key, Alert], last_at: float | None
+    ) -> Iterator[Sign]:
+        """Nothing came for an unusual time. Once told of, it ends with the next arrival alone.
+
+        What was found a minute ago holds until something arrives, and what another node has told
+        of goes on: nodes that do not learn of either at once would begin and end it by turns.
+        """
+        if last_at is None:
+            return
+        since = _since(standing, Kind.NOTHING_RECEIVED)
+        goes_on = since is not None and last_at <= since
+        if goes_on or last_at == self._silent_since:
+            facts = {"is_learned": configuration.alerts.silence_hours is None}
+            yield Sign(kind=Kind.NOTHING_RECEIVED, since=last_at, facts=facts)
 
     def _disk(
         self, configuration: Configuration, standing: Mapping[Key, Alert], *, now: float
     ) -> Iterator[Sign]:
         """How full the disk is; of the disks of other machines nothing is known here."""
-        seen = room.look(configuration.node.data_dir)
+        seen, host = room.look(configuration.node.data_dir), socket.gethostname()
+        # Two machines may have disks that call themselves the same: XFS goes by the number of the
+        # device, and NFS has none.
         self.unknown |= {
-            key for key in standing if key[0].is_of_a_disk and (not seen or key[1] != seen.disk)
+            key
+            for key, alert in standing.items()
+            if key[0].is_of_a_disk
+            and (not seen or key[1] != seen.disk or alert.facts.get("host") != host)
         }
         if seen is None:
             return
         self._trend.note(seen.free_bytes, at=now)
         least = configuration.disk.min_free_gib * _GIB
-        facts = {"free_bytes": seen.free_bytes, "host": socket.gethostname()}
+        facts = {"free_bytes": seen.free_bytes, "host": host}
         if seen.free_bytes < least:
             floor = configuration.disk.floor_gib * _GIB
             yield Sign(
@@ -143,6 +181,10 @@ class Looker:
                 subject=seen.disk,
                 facts=facts | {"is_full": seen.free_bytes < floor},
             )
+            # What was foreseen has come: that is not its end.
+            foreseen = standing.get((Kind.DISK_FILLS, seen.disk))
+            if foreseen is not None and foreseen.state is State.OPEN:
+                yield Sign(kind=Kind.DISK_FILLS, subject=seen.disk, facts=facts)
             return
         then = self._trend.in_a_day(seen.free_bytes)
         if then is None:
@@ -156,12 +198,19 @@ def _since(standing: Mapping[Key, Alert], kind: Kind, subject: str = "") -> floa
     return None if alert is None else alert.since
 
 
+def _counted_from(
+    standing: Mapping[Key, Alert], kind: Kind, subject: str = "", *, now: float
+) -> float | None:
+    since = _since(standing, kind, subject)
+    return None if since is None else max(since, now - _COUNTED_S)
+
+
 def _failures(tx: Connection, standing: Mapping[Key, Alert], *, now: float) -> Iterator[Sign]:
-    """Studies that failed within the hour; an alert counts all since it began."""
+    """Studies that failed within the hour; an alert counts all since it began, of a week."""
     of_late = signs.failed_studies(tx, since=now - _HOUR_S)
     if of_late is None:
         return
-    begun = _since(standing, Kind.STUDY_FAILED)
+    begun = _counted_from(standing, Kind.STUDY_FAILED, now=now)
     every = of_late if begun is None else signs.failed_studies(tx, since=begun) or of_late
     yield Sign(kind=Kind.STUDY_FAILED, since=every.first_at, facts=_counted(every))
     is_bad = of_late.count >= FAIL_IN_A_ROW
@@ -178,13 +227,14 @@ def _destinations(
 ) -> Iterator[Sign]:
     for destination, found in signs.stuck(tx).items():
         yield from _down(tx, destination, found, standing, now=now)
-    for destination, peer in configuration.peers.items():
-        if peer.port is None:
-            continue
+    callable_ = {name for name, peer in configuration.peers.items() if peer.port is not None}
+    # One that is taken out of the configuration has refused what it has refused.
+    told_of = {subject for kind, subject in standing if kind is Kind.DELIVERY_FAILED}
+    for destination in sorted(callable_ | told_of):
         of_late = signs.refused(tx, destination, since=now - _HOUR_S)
         if of_late is None:
             continue
-        begun = _since(standing, Kind.DELIVERY_FAILED, destination)
+        begun = _counted_from(standing, Kind.DELIVERY_FAILED, destination, now=now)
         every = of_late if begun is None else signs.refused(tx, destination, since=begun)
         yield Sign(
             kind=Kind.DELIVERY_FAILED,
@@ -249,26 +299,6 @@ def _slow_models(tx: Connection, configuration: Configuration, *, now: float) ->
         if slow_s > limit_s * SLOW_SHARE:
             facts = {"seconds": slow_s, "limit_s": limit_s}
             yield Sign(kind=Kind.MODEL_SLOW, subject=model, facts=facts)
-
-
-def _silence(
-    tx: Connection,
-    configuration: Configuration,
-    standing: Mapping[Key, Alert],
-    *,
-    now: float,
-    after_start: float,
-) -> Iterator[Sign]:
-    """Nothing came for an unusual time. Once told of, it ends with the next arrival alone."""
-    last_at = signs.last_arrival(tx)
-    if last_at is None:
-        return
-    since = _since(standing, Kind.NOTHING_RECEIVED)
-    goes_on = since is not None and last_at <= since
-    hours = configuration.alerts.silence_hours
-    if goes_on or (after_start >= _AFTER_START_S and _is_silent(tx, last_at, hours=hours, now=now)):
-        facts = {"is_learned": hours is None}
-        yield Sign(kind=Kind.NOTHING_RECEIVED, since=last_at, facts=facts)
 
 
 def _is_silent(tx: Connection, last_at: float, *, hours: float | None, now: float) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from dicomnode import log
-from dicomnode.alerting.signs import Key, Looker, Sign, patience_s
+from dicomnode.alerting.signs import Key, Looker, Sign, is_asked_for, patience_s
 from dicomnode.archive.alerts import messages, standing
 from dicomnode.archive.alerts.standing import Alert, State
 from dicomnode.archive.database import Database
@@ -54,12 +54,16 @@ class Watcher:
             return
         with self._database.write() as tx:
             standing.lock(tx)
-            # Another node may have been faster.
-            known = _by_key(standing.current(tx))
-            for sign in signs.values():
-                _go_on(tx, known.get(sign.key), sign, configuration, now=now)
+            before, known = known, _by_key(standing.current(tx))
+            # What another node has begun or ended meanwhile it has seen later than this one.
+            overtaken = {
+                key for key in before.keys() | known.keys() if _is_other(before, known, key)
+            }
+            for key, sign in signs.items():
+                if key not in overtaken:
+                    _go_on(tx, known.get(key), sign, configuration, now=now)
             for key, alert in known.items():
-                if key not in signs and not self._is_unknown(alert, now=now):
+                if key not in signs.keys() | overtaken and not self._is_unknown(alert, now=now):
                     _pass_by(tx, alert, configuration, now=now)
 
     def clear(self, *, now: float) -> None:
@@ -79,6 +83,11 @@ class Watcher:
 
 def _by_key(alerts: Sequence[Alert]) -> dict[Key, Alert]:
     return {alert.key: alert for alert in alerts}
+
+
+def _is_other(before: Mapping[Key, Alert], known: Mapping[Key, Alert], key: Key) -> bool:
+    ids = [None if (found := one.get(key)) is None else found.id for one in (before, known)]
+    return ids[0] != ids[1]
 
 
 def _is_unknown(alert: Alert, unknown: set[Key], *, now: float) -> bool:
@@ -109,7 +118,7 @@ def _news(
 
 def _is_due(alert: Alert, configuration: Configuration, *, now: float) -> bool:
     return (
-        now - alert.seen_at >= _SEE_EVERY_S
+        abs(now - alert.seen_at) >= _SEE_EVERY_S  # the clock may be set back
         or (alert.state is State.LOOMING and _is_ripe(alert, configuration, now=now))
         or _is_to_be_repeated(alert, configuration, now=now)
     )
@@ -122,7 +131,7 @@ def _is_ripe(alert: Alert, configuration: Configuration, *, now: float) -> bool:
 def _is_to_be_repeated(alert: Alert, configuration: Configuration, *, now: float) -> bool:
     return (
         alert.told_at is not None
-        and now - alert.told_at >= configuration.alerts.repeat_hours * _HOUR_S
+        and abs(now - alert.told_at) >= configuration.alerts.repeat_hours * _HOUR_S
     )
 
 
@@ -132,7 +141,7 @@ def _go_on(
     """Something is wrong: begin to wait, wait on, tell of it, or tell once more."""
     channels = configuration.alerts.channels
     if alert is None:
-        since = now if sign.since is None else sign.since
+        since = now if sign.since is None else min(now, sign.since)
         alert = standing.loom(tx, sign.kind, sign.subject, since=since, at=now, facts=sign.facts)
     else:
         alert = _seen(tx, alert, sign, now=now)
@@ -147,15 +156,18 @@ def _seen(tx: Connection, alert: Alert, sign: Sign, *, now: float) -> Alert:
     """The alert as it is now. One that looms begins anew where it was not seen all the time."""
     since = alert.since
     if alert.state is State.LOOMING:
-        was_unseen = sign.since is None and now - alert.seen_at > _UNSEEN_S
-        since = max(since, now if was_unseen else (sign.since or 0.0))
+        was_unseen = sign.since is None and abs(now - alert.seen_at) > _UNSEEN_S
+        # Clocks are set back, and those of workers may be ahead: nothing begins later than now.
+        begun = 0.0 if sign.since is None or sign.since > now else sign.since
+        since = now if was_unseen else max(min(now, since), begun)
     return standing.see(tx, alert, at=now, facts=sign.facts, since=since)
 
 
 def _pass_by(tx: Connection, alert: Alert, configuration: Configuration, *, now: float) -> None:
-    """It is wrong no more: tell who was told."""
+    """It is wrong no more: tell who was told. What is only not asked for any more ends unsaid."""
     if alert.state is State.LOOMING:
         standing.forget(tx, alert)
         return
-    standing.end(tx, alert, configuration.alerts.channels, at=now)
+    channels = configuration.alerts.channels if is_asked_for(alert.kind, configuration) else ()
+    standing.end(tx, alert, channels, at=now)
     _log.info("alert", alert=str(alert.kind), destination=alert.subject, state="over")

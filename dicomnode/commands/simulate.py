@@ -19,6 +19,7 @@ from dicomnode.simulation.protocols import Size
 from dicomnode.simulation.simulate import Simulation
 
 _FASTEST = "max"
+_SLOWEST = 0.01  # a day in a hundred
 _LAST_HOUR = 24
 
 Studies = Annotated[int, typer.Option(min=1, max=100_000, help="How many the day has.")]
@@ -65,17 +66,18 @@ def simulate_(
     """
     destination = sender.parse_destination(to)
     if not really:
-        simulate.require_loopback(destination)
+        destination = simulate.on_loopback(destination)
+    stations = hospital.read(profile) if profile is not None else GENERAL
     alike = likeness.read(like) if like is not None else None
     simulation = Simulation(
-        profile=_called(hospital.read(profile) if profile is not None else GENERAL, calling),
+        profile=_called(stations, calling),
         request=Request(
             studies=studies,
             seed=seed,
             hours=_hours(hours),
             size=size,
             shapes=alike.shapes if alike else (),
-            variety=alike.variety if alike else "",
+            variety=stations.variety + (alike.variety if alike else ""),
         ),
         like=alike,
         speed=_speed(speed),
@@ -114,6 +116,6 @@ def _speed(text: str) -> float | None:
         speed = float(text)
     except ValueError:
         speed = 0.0
-    if not 0 < speed < float("inf"):
+    if not _SLOWEST <= speed < float("inf"):
         raise typer.BadParameter(f'{text!r} is no speed: write 60, or "max"')
     return speed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,8 +41,10 @@ def users_add(
     file: FileOption = DEFAULT_FILE,
 ) -> None:
     """Make an account."""
-    if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
-        raise Misconfigured("bad-name", f"A name has 1 to {_LONGEST_NAME} characters.")
+    if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable() or name != name.strip():
+        raise Misconfigured(
+            "bad-name", f"A name has 1 to {_LONGEST_NAME} characters, and no space around them."
+        )
     password_hash = passwords.hashed(_password(password_file))
     with _writing(file) as tx:
         made = people.add(tx, name, role=role, password_hash=password_hash, at=time.time())
@@ -106,7 +109,15 @@ def _writing(file: Path) -> Iterator[Connection]:
 
 def _note(tx: Connection, action: Action, name: str, *, detail: str = "") -> None:
     """Write down what was done from here: by whom of this machine's users is not known."""
-    audit.write(tx, action, at=time.time(), person=getpass.getuser(), subject=name, detail=detail)
+    audit.write(tx, action, at=time.time(), person=_user(), subject=name, detail=detail)
+
+
+def _user() -> str:
+    """Who runs this, as far as the machine knows a name: in a container it may know none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _password(file: Path | None) -> str:

@@ -30,8 +30,7 @@ from dicomnode.config.tree import (
     Worker,
     json_schema,
 )
-from dicomnode.config.url import is_loopback, sqlite_file
-from dicomnode.config.written import masked
+from dicomnode.config.url import is_loopback, masked, sqlite_file
 
 __all__ = [
     "FILE_NAME",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit
@@ -11,6 +12,10 @@ SQLITE = "sqlite"
 POSTGRESQL = "postgresql+psycopg"
 MEMORY = "memory"
 REDIS = "redis"
+
+_MASK = "••••••"
+_SIGNED = re.compile(r"^([\w+.-]+://[^/:?#]*:).+@", re.DOTALL)
+_ASKED = re.compile(r"(?<=[?&])((?:ssl)?password=)[^&]+", re.IGNORECASE)
 
 
 def database(text: str, *, absolute: Callable[[Path], Path], password_file: Path | None) -> str:
@@ -31,6 +36,9 @@ def database(text: str, *, absolute: Callable[[Path], Path], password_file: Path
         return f"{SQLITE}:///{_sqlite_file(text, absolute)}"
     if parts.scheme != POSTGRESQL:
         raise ValueError(f"expects {SQLITE}:///PATH or {POSTGRESQL}://USER@HOST/NAME")
+    if "@" in (parts.password or ""):
+        # SQLAlchemy would take what follows the first for the host, which errors name.
+        raise ValueError("has an @ in its password: write %40, or name password_file")
     return _with_password(parts, password_file)
 
 
@@ -90,10 +98,16 @@ def sqlite_file(complete: str) -> Path | None:
 
 def holds_password(text: str) -> bool:
     """Whether a password is written in the URL."""
-    try:
-        return bool(urlsplit(text).password)
-    except ValueError:
-        return False
+    return masked(text) != text
+
+
+def masked(text: str) -> str:
+    """A text; of a URL without its passwords, each of them replaced.
+
+    As whoever connects reads it: SQLAlchemy takes everything up to the @ for the password, a / or ?
+    among it, and libpq takes one from behind the question mark.
+    """
+    return _ASKED.sub(rf"\g<1>{_MASK}", _SIGNED.sub(rf"\g<1>{_MASK}@", text))
 
 
 def _site(text: str) -> SplitResult:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from dicomnode.config.problem import key_path
 from dicomnode.config.tree import Configuration
+from dicomnode.config.url import masked
 from dicomnode.matcher import Matcher
-
-_MASK = "••••••"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +95,3 @@ def text(value: Any) -> str:
 
 def _clause(key: str, value: Any) -> str:
     return value.clause(key) if isinstance(value, Matcher) else f"{key}: {text(value)}"
-
-
-def masked(written: str) -> str:
-    """A text; of a URL without the password."""
-    try:
-        parts = urlsplit(written)
-        password = parts.password
-    except ValueError:
-        return _MASK
-    if not password:
-        return written
-    user, _, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    return parts._replace(netloc=f"{name}:{_MASK}@{host}").geturl()

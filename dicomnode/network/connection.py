@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import ssl
 import struct
+import time
+from typing import cast
 
 from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket
+
+_PIECE = 65536
+# A timeout of nothing would be none at all.
+_LEAST_S = 0.001
 
 
 def acknowledge(connection: socket.socket) -> None:
@@ -85,6 +93,40 @@ def set_up(assoc: Association, *, timeout_s: float) -> None:
     if connection is not None:
         make_quick(connection)
         connection.settimeout(timeout_s)
+
+
+def read_within(assoc: Association, *, timeout_s: float) -> None:
+    """Let an association that we asked for wait so long for a PDU to be whole, and no longer.
+
+    A timeout counts for each piece of it alone: who sends a byte now and then would be waited for
+    for ever, also by who has given up, since pynetdicom aborts only after it has read.
+    """
+    below = assoc.dul.socket
+    if below is not None:
+        below.recv = functools.partial(_read, below, timeout_s=timeout_s)  # type: ignore[method-assign]
+
+
+def _read(below: AssociationSocket, count: int, *, timeout_s: float) -> bytearray:
+    """So many bytes, or fewer where the connection ends.
+
+    Raises:
+        OSError: It breaks, or they do not come in time.
+    """
+    connection = cast("socket.socket", below.socket)
+    until = time.monotonic() + timeout_s
+    content = bytearray(connection.recv(min(count, _PIECE)))
+    if not content or len(content) == count:  # nearly always, and without a further call
+        return content
+    try:
+        while len(content) < count:
+            connection.settimeout(max(until - time.monotonic(), _LEAST_S))
+            piece = connection.recv(min(count - len(content), _PIECE))
+            if not piece:
+                break
+            content += piece
+    finally:
+        connection.settimeout(timeout_s)
+    return content
 
 
 def cut(assoc: Association) -> None:

@@ -55,7 +55,7 @@ def read(document: Mapping[str, Any], *, issuer: str) -> Metadata:
     methods = document.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
     return Metadata(
         **addresses,
-        takes_basic="client_secret_basic" in methods,
+        takes_basic=isinstance(methods, list) and "client_secret_basic" in methods,
         names_itself=document.get("authorization_response_iss_parameter_supported") is True,
     )
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet, KeySetSerialization
+from joserfc.jwk import Key, KeySet, KeySetSerialization
 
 from dicomnode.config.oidc import Oidc
 from dicomnode.errors import Misconfigured, RetryLater
@@ -219,14 +219,15 @@ class Provider:
 
     def _read_keys(self, known: Metadata) -> KeySet:
         answer = self._ask(Question(url=known.jwks_uri))
-        try:
-            # RFC 7517 5: others may be there. A shared secret among them would be none.
-            usable = [one for one in answer.document["keys"] if one.get("kty") in _KINDS_OF_KEYS]
-            return KeySet.import_key_set(cast("KeySetSerialization", {"keys": usable}))
-        except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
+        published = answer.document.get("keys")
+        usable = (
+            [key for one in published for key in _key(one)] if isinstance(published, list) else []
+        )
+        if not usable:
             raise Misconfigured(
                 "provider-unusable", f"{known.jwks_uri} holds no keys that can be used."
-            ) from error
+            )
+        return KeySet(usable)
 
     def _more(
         self, known: Metadata, access_token: str, claims: Mapping[str, Any]
@@ -257,6 +258,20 @@ class Provider:
             yield
         finally:
             self._turns.release()
+
+
+def _key(published: Any) -> list[Key]:
+    """A key; none where it is of no use here.
+
+    RFC 7517 5: others may be there, or curves that are not known, and are passed over. A shared
+    secret among them would be none.
+    """
+    try:
+        if published.get("kty") not in _KINDS_OF_KEYS:
+            return []
+        return KeySet.import_key_set(cast("KeySetSerialization", {"keys": [published]})).keys
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError):
+        return []
 
 
 def read_secret(file: Path) -> str:

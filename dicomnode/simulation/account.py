@@ -66,6 +66,11 @@ class Account:
             self._note(answer)
             self.tell(answer)
 
+    def silence(self) -> None:
+        """Tell of no answer any more; who still sends may come too late for whoever was told."""
+        with self._lock:
+            self.tell = lambda _: None
+
     def _note(self, answer: Answer) -> None:
         what = "object" if answer.is_about_an_object else "association"
         if answer.is_taken:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -22,11 +23,16 @@ from dicomnode.archive.disk.files import IMPLEMENTATION_CLASS_UID
 from dicomnode.network import association
 from dicomnode.network.calling.request import Destination
 
+#: Why some of a crowd are refused by a node that does as it should.
+NO_ROOM = "peer-busy"
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1
 _VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
 _CONNECT_S = 10.0
 _ANSWER_S = 30.0
+_LEAST_S = 0.001
 _HEAD = struct.Struct(">BxI")  # PS3.8 9.3.1
+# Of what is answered to an association no more is of interest.
+_LONGEST = 65536
 
 # The first byte of what comes back: PS3.8 9.3.1.
 _ACCEPTED, _REJECTED = 0x02, 0x03
@@ -73,7 +79,7 @@ def gather(
 
 
 def _asked(line: socket.socket, request: bytes) -> str:
-    line.settimeout(_ANSWER_S)
+    line.settimeout(_ANSWER_S)  # also for the sending
     line.sendall(request)
     kind, body = _received(line)
     if kind == _ACCEPTED:
@@ -81,17 +87,32 @@ def _asked(line: socket.socket, request: bytes) -> str:
     if kind != _REJECTED:
         return "association-aborted"
     # Result, source and reason stand in the last bytes (PS3.8 Table 9-21).
-    return "peer-busy" if tuple(body[1:]) == _LIMIT_EXCEEDED else "association-rejected"
+    return NO_ROOM if tuple(body[1:]) == _LIMIT_EXCEEDED else "association-rejected"
 
 
 def _received(line: socket.socket) -> tuple[int, bytes]:
-    """The type and the body of the next PDU; type 0 where none comes any more."""
-    with line.makefile("rb") as coming:
-        head = coming.read(_HEAD.size)
-        if len(head) < _HEAD.size:
-            return 0, b""
-        kind, length = _HEAD.unpack(head)
-        return int(kind), coming.read(length)
+    """The type and the body of the next PDU; type 0 where none comes any more.
+
+    Raises:
+        OSError: It is not whole in time, however it trickles in.
+    """
+    until = time.monotonic() + _ANSWER_S
+    head = _read(line, _HEAD.size, until=until)
+    if len(head) < _HEAD.size:
+        return 0, b""
+    kind, length = _HEAD.unpack(head)
+    return int(kind), _read(line, min(length, _LONGEST), until=until)
+
+
+def _read(line: socket.socket, count: int, *, until: float) -> bytes:
+    content = b""
+    while len(content) < count:
+        line.settimeout(max(until - time.monotonic(), _LEAST_S))
+        piece = line.recv(count - len(content))
+        if not piece:
+            break
+        content += piece
+    return content
 
 
 def _request(to: Destination, calling_ae_title: str) -> bytes:

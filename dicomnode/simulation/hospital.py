@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from enum import StrEnum
 from pathlib import Path
@@ -135,6 +136,16 @@ class Profile(Table):
 
     crowd: Annotated[int, Field(ge=0, le=10_000)] = 100
     """Associations that one station opens at once at noon, and holds for a moment."""
+
+    @property
+    def variety(self) -> str:
+        """What tells the studies of these stations from those of others; "" for `GENERAL`'s.
+
+        Neither what stations call themselves nor how badly they send changes what a study is.
+        """
+        made = [(one.makes, one.share, one.hours) for one in self.stations]
+        usual = [(one.makes, one.share, one.hours) for one in GENERAL.stations]
+        return "" if made == usual else hashlib.sha256(repr(made).encode()).hexdigest()
 
 
 def _station(

@@ -67,6 +67,11 @@ class Laid:
         """What the association is to be asked for with."""
         return [(evt.EVT_CONN_OPEN, self._lay)]
 
+    def close(self) -> None:
+        """Close the line: pynetdicom leaves one open that the other side has ended first."""
+        if self.line is not None:
+            self.line.close()
+
     def _lay(self, event: Event) -> None:
         below = event.assoc.dul.socket
         if below is not None and below.socket is not None:

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -49,25 +49,30 @@ class Simulation:
         return day.plan(self.profile, self.request)
 
 
-def require_loopback(to: Destination) -> None:
+def on_loopback(to: Destination) -> Destination:
     """Make sure that invented people get into no archive but one of this machine.
 
+    Returns:
+        The same by its address: a name may belong to another machine before the day is over.
+
     Raises:
-        Misconfigured: `not-loopback`.
+        Misconfigured: `not-loopback`, or `unknown-host`.
     """
     try:
-        found = socket.getaddrinfo(to.host, to.port, type=socket.SOCK_STREAM)
-        here = all(
-            ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found
-        )
-    except OSError as error:
+        found = [
+            ipaddress.ip_address(str(one[4][0]).partition("%")[0])
+            for one in socket.getaddrinfo(to.host, to.port, type=socket.SOCK_STREAM)
+        ]
+    except (OSError, UnicodeError) as error:
         raise Misconfigured("unknown-host", f"{to.host} has no address.") from error
-    if not here:
+    if not all(one.is_loopback for one in found):
         raise Misconfigured(
             "not-loopback",
             f"{to} is another machine, and a simulation fills its archive with people who do not"
             " exist. If that is what you want, say --really.",
         )
+    # IPv4 first, as pynetdicom does.
+    return replace(to, host=str(min(found, key=lambda one: one.version)))
 
 
 def run(
@@ -93,6 +98,8 @@ def run(
     with ExitStack() as stack:
         lines = None if ledger is None else stack.enter_context(_opened(ledger))
         account = Account(tell=lambda answer: _note(answer, lines, tell))
+        # Where the day is broken off, senders go on for a while after the ledger is closed.
+        stack.callback(account.silence)
         first, _ = simulation.request.hours
         traffic = Traffic(
             plan,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from pydicom import Dataset
@@ -20,7 +21,7 @@ from dicomnode import log
 from dicomnode import status as statuses
 from dicomnode.errors import RetryLater
 from dicomnode.network.calling import sender
-from dicomnode.network.calling.request import Destination, requested
+from dicomnode.network.calling.request import Destination, Patience, requested
 from dicomnode.simulation import crowd
 from dicomnode.simulation.account import Account, Answer
 from dicomnode.simulation.line import Laid
@@ -154,14 +155,17 @@ class Traffic:
 
     def _associate(self, transfer: Transfer, pending: list[Item]) -> None:
         """One association; what has its answer for good leaves `pending`."""
-        laid = Laid(bytes_per_s=transfer.bytes_per_s)
         contexts = [build_context(*kind) for kind in self._kinds(pending)]
-        with requested(
-            self._to,
-            calling_ae_title=self._ae_title(transfer),
-            contexts=contexts,
-            handlers=laid.handlers if transfer.bytes_per_s else (),
-        ) as assoc:
+        with (
+            closing(Laid(bytes_per_s=transfer.bytes_per_s)) as laid,
+            requested(
+                self._to,
+                calling_ae_title=self._ae_title(transfer),
+                contexts=contexts,
+                patience=self._patience(transfer),
+                handlers=laid.handlers if transfer.bytes_per_s else (),
+            ) as assoc,
+        ):
             for number, item in enumerate(list(pending)):
                 if self._send(assoc, transfer, item, number % _LAST_MESSAGE_ID + 1):
                     pending.remove(item)
@@ -171,11 +175,26 @@ class Traffic:
             raise RetryLater("out-of-resources", f"{self._to} has no room for everything now.")
 
     def _kinds(self, items: Iterable[Item]) -> list[tuple[str, str]]:
-        """SOP class and transfer syntax of what is to be sent: one object speaks for its series."""
-        alike = {(one.study, one.series, one.edit): one for one in items}
-        made = (self._make(self._day, item) for item in alike.values())
-        found = ((str(one.SOPClassUID), str(one.file_meta.TransferSyntaxUID)) for one in made)
+        """SOP class and transfer syntax of what is to be sent."""
+        found = (
+            (str(one.SOPClassUID), str(one.file_meta.TransferSyntaxUID))
+            for one in self._of_each_series(items)
+        )
         return list(dict.fromkeys(found))
+
+    def _of_each_series(self, items: Iterable[Item]) -> Iterator[Dataset]:
+        """One object speaks for its series."""
+        alike = {(one.study, one.series, one.edit): one for one in items}
+        return (self._make(self._day, item) for item in alike.values())
+
+    def _patience(self, transfer: Transfer) -> Patience:
+        """How long an answer may take, the sending included: longer where that is slow by plan."""
+        usual = Patience()
+        if transfer.bytes_per_s is None:
+            return usual
+        made = self._of_each_series(transfer.items)
+        most = max(len(one.get("PixelData") or b"") for one in made)
+        return replace(usual, answer_s=usual.answer_s + 2 * most / transfer.bytes_per_s)
 
     def _send(self, assoc: Association, transfer: Transfer, item: Item, message_id: int) -> bool:
         """Send one object; whether its answer is the last word."""
@@ -210,15 +229,17 @@ class Traffic:
 
     def _cut(self, transfer: Transfer) -> None:
         """Send all objects but the last, and hang up in the middle of that one."""
-        laid = Laid(bytes_per_s=None)
         *whole, last = transfer.items
         try:
-            with requested(
-                self._to,
-                calling_ae_title=self._ae_title(transfer),
-                contexts=[build_context(*kind) for kind in self._kinds(transfer.items)],
-                handlers=laid.handlers,
-            ) as assoc:
+            with (
+                closing(Laid(bytes_per_s=None)) as laid,
+                requested(
+                    self._to,
+                    calling_ae_title=self._ae_title(transfer),
+                    contexts=[build_context(*kind) for kind in self._kinds(transfer.items)],
+                    handlers=laid.handlers,
+                ) as assoc,
+            ):
                 for number, item in enumerate(whole, start=1):
                     self._send(assoc, transfer, item, number)
                 if laid.line is not None:
@@ -254,7 +275,7 @@ class Traffic:
         )
         for reason, count in came.items():
             for _ in range(count):
-                self._about(transfer, reason=reason, is_meant=bool(reason))
+                self._about(transfer, reason=reason, is_meant=reason == crowd.NO_ROOM)
 
     def _ae_title(self, transfer: Transfer) -> str:
         return self._day.profile.stations[transfer.station].ae_title

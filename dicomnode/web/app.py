@@ -73,6 +73,7 @@ def make(here: Surroundings) -> ASGIApp:
     app.state.surroundings = here
     app.state.registry = metrics.registry(here)
     app.state.pulse = live.Pulse(here)
+    app.state.looks = study.Looks()
     for part in (
         health, signing, oidc, live, studies, study, actions, accounting, models, peers, workers,
         configuration, people, retention, alerts,

@@ -7,6 +7,7 @@ accounts of the node sign in as ever.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, HTTPException
@@ -17,8 +18,8 @@ from starlette.responses import RedirectResponse, Response
 from dicomnode import log, oidc
 from dicomnode.archive.access import audit, people
 from dicomnode.archive.access.audit import Action, Result
-from dicomnode.archive.access.people import Role
-from dicomnode.errors import Failed, NodeError
+from dicomnode.archive.access.people import Person, Role
+from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
 from dicomnode.oidc import Flow, Identity, Provider, SignInRefused
 from dicomnode.oidc.flow import LASTS_S
 from dicomnode.web import provider, security, signing, surroundings
@@ -57,8 +58,18 @@ def begin(request: Request, next: str = "/") -> Response:  # noqa: A002 - as the
         response = RedirectResponse(asked.begin(flow), 303)
     except NodeError as error:
         return _not_let_in(request, error, where=where)
+    _leave_session(request, response)
     security.set_flow(response, here, flow)
     return response
+
+
+def _leave_session(request: Request, response: Response) -> None:
+    """End the session that there is: its "strict" cookie does not come with the answer."""
+    here, before = surroundings.of(request), security.session_of(request)
+    if before:
+        with here.database.write() as tx:
+            people.end(tx, before)
+        security.drop_session(response, here)
 
 
 @router.get("/sign-in/oidc/answer")
@@ -89,9 +100,7 @@ def answer(
     said = {"code": code, "error": error, "iss": iss}
     try:
         _count(attempt)
-        found = asked.finish(
-            flow, {key: one for key, one in said.items() if one is not None}, at=here.clock()
-        )
+        found = _finish(attempt, {key: one for key, one in said.items() if one is not None})
         token = _enter(attempt, found)
     except NodeError as fault:
         return _not_let_in(request, fault, where=flow.where)
@@ -134,6 +143,22 @@ def _count(attempt: _Attempt) -> None:
         raise SignInRefused("answered-twice", "This sign-in was answered before. Try again.")
 
 
+def _finish(attempt: _Attempt, said: Mapping[str, str]) -> Identity:
+    """Ask the provider who it is.
+
+    Raises:
+        NodeError: As `Provider.finish`.
+    """
+    here = attempt.here
+    try:
+        return attempt.provider.finish(attempt.flow, said, at=here.clock())
+    except (RetryLater, Misconfigured):
+        # Nobody here has failed, and the accounts of the node are to sign in from there as ever.
+        with signing.counting, here.database.write() as tx:
+            people.take_back(tx, people.address_key(attempt.address))
+        raise
+
+
 class _TooMany(SignInRefused):
     """This address has failed too often lately."""
 
@@ -154,11 +179,14 @@ def _enter(attempt: _Attempt, found: Identity) -> str:
     except SignInRefused:
         with here.database.write() as tx:
             # Who had a role and has none any more is out everywhere.
-            people.dismiss(tx, issuer=found.issuer, subject=found.subject)
+            gone = people.dismiss(tx, issuer=found.issuer, subject=found.subject)
+            if gone is not None:
+                _note(tx, attempt, gone.name, Action.REMOVE_PERSON, detail=_BY)
         raise
     token = security.new_token()
     ends_at = now + here.configuration.web.session_hours * 3600
     with signing.counting, here.database.write() as tx:
+        known = people.named(tx, issuer=found.issuer, subject=found.subject)
         is_in = people.admit(
             tx, found.name, role=role, issuer=found.issuer, subject=found.subject, at=now
         )
@@ -169,7 +197,9 @@ def _enter(attempt: _Attempt, found: Identity) -> str:
             people.begin(
                 tx, token, name=found.name, address=attempt.address, at=now, ends_at=ends_at
             )
-            _note(tx, attempt, found.name, detail=f"{_BY}, {role}")
+            for action, name in _changes(known, found.name, role):
+                _note(tx, attempt, name, action, detail=f"{_BY}, {role}")
+            _note(tx, attempt, found.name, Action.SIGN_IN, detail=f"{_BY}, {role}")
     if not is_in:
         raise SignInRefused(
             "name-taken",
@@ -180,13 +210,24 @@ def _enter(attempt: _Attempt, found: Identity) -> str:
     return token
 
 
-def _note(tx: Connection, attempt: _Attempt, name: str, *, detail: str) -> None:
+def _changes(known: Person | None, name: str, role: Role) -> Iterator[tuple[Action, str]]:
+    """What a sign-in has done to the accounts, and to which."""
+    if known is not None and known.name != name:
+        yield Action.REMOVE_PERSON, known.name
+    if known is None or known.name != name:
+        yield Action.ADD_PERSON, name
+    elif known.role is not role:
+        yield Action.SET_ROLE, name
+
+
+def _note(tx: Connection, attempt: _Attempt, name: str, action: Action, *, detail: str) -> None:
     audit.write(
         tx,
-        Action.SIGN_IN,
+        action,
         at=attempt.here.clock(),
         person=name,
         address=attempt.address,
+        subject="" if action is Action.SIGN_IN else name,
         detail=detail,
     )
 
@@ -207,16 +248,7 @@ def _let_in(request: Request, token: str, *, where: str) -> Response:
 def _not_let_in(request: Request, error: NodeError, *, where: str) -> Response:
     """Write it down, and say it: on the page whose accounts work as ever."""
     here = surroundings.of(request)
-    with here.database.write() as tx:
-        audit.write(
-            tx,
-            Action.SIGN_IN,
-            at=here.clock(),
-            person=error.name if isinstance(error, SignInRefused) else "",
-            address=security.address(request),
-            outcome=Result.REFUSED if isinstance(error, Failed) else Result.FAILED,
-            detail=f"{_BY}: {error.reason}",
-        )
+    _note_refusal(here, error, address=security.address(request))
     if isinstance(error, Failed):
         status, said = 403, error.detail
     else:
@@ -231,3 +263,24 @@ def _not_let_in(request: Request, error: NodeError, *, where: str) -> Response:
         response.headers["Retry-After"] = str(math.ceil(error.wait_s))
     security.drop_flow(response, here)
     return response
+
+
+def _note_refusal(here: Surroundings, error: NodeError, *, address: str) -> None:
+    name, detail, at = "", f"{_BY}: {error.reason}", here.clock()
+    with here.database.write() as tx:
+        if isinstance(error, SignInRefused) and error.name:
+            if people.person(tx, error.name) is None:
+                name = error.name
+            else:  # whose name it is here has not tried, and no line says so
+                detail += f", as {error.name}"
+        if not name and audit.has_such(tx, Action.SIGN_IN, at=at, address=address, detail=detail):
+            return
+        audit.write(
+            tx,
+            Action.SIGN_IN,
+            at=at,
+            person=name,
+            address=address,
+            outcome=Result.REFUSED if isinstance(error, Failed) else Result.FAILED,
+            detail=detail,
+        )

@@ -225,8 +225,12 @@ async def form_of(request: Request) -> FormData:
     Raises:
         HTTPException: 400 where it is none, 422 where a field is no text.
     """
-    form = await request.form(max_files=0, max_fields=_MOST_FIELDS)
-    if any("\0" in str(value) for _, value in form.multi_items()):
+    try:
+        form = await request.form(max_files=0, max_fields=_MOST_FIELDS)
+        written = "".join(str(value) for _, value in form.multi_items()).encode()
+    except UnicodeError as error:  # whoever sends it names the charset
+        raise HTTPException(422) from error
+    if b"\0" in written:
         raise HTTPException(422)  # not every database can be asked for that
     return form
 
@@ -244,7 +248,14 @@ def is_from_here(request: Request) -> bool:
     fetched = request.headers.get("sec-fetch-site", "same-origin")
     origin = request.headers.get("origin")
     host = request.headers.get("host", "")
-    return fetched == "same-origin" and (origin is None or urlsplit(origin).netloc == host)
+    return fetched == "same-origin" and (origin is None or _host_of(origin) == host)
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # no browser says such a thing
+        return None
 
 
 def _has_word(request: Request, form: FormData, word: str) -> bool:

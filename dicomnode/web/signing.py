@@ -75,12 +75,14 @@ def _try(request: Request, attempt: _Attempt, *, where: str) -> Response:
         return response
     with here.database.read() as tx:
         person = people.person(tx, attempt.name)
-    if not passwords.is_right(attempt.password, person.password_hash if person else None):
+    token = None
+    if passwords.is_right(attempt.password, person.password_hash if person else None):
+        assert person is not None  # noqa: S101 - nobody's password is right
+        token = _begin(here, attempt, person, before=security.session_of(request))
+    if token is None:
         _note_failure(here, attempt, known=person)
         said = "Name or password is wrong."
         return form_page(request, where=where, said=said, status=401)
-    assert person is not None  # noqa: S101 - nobody's password is right
-    token = _begin(here, attempt, person, before=security.session_of(request))
     response = RedirectResponse(where, 303)
     security.set_session(response, here, token)
     return response
@@ -93,8 +95,11 @@ def _count(here: Surroundings, attempt: _Attempt) -> float:
         wait_s = people.count_failure(tx, address, patience=ADDRESS, at=here.clock())
         if not wait_s:
             wait_s = people.count_failure(tx, account, patience=_ACCOUNT, at=here.clock())
-        if wait_s:
-            _note(here, tx, attempt, outcome=Result.REFUSED, detail="too many attempts")
+        said = "too many attempts"
+        if wait_s and not audit.has_such(
+            tx, Action.SIGN_IN, at=here.clock(), address=attempt.address, detail=said
+        ):
+            _note(here, tx, attempt, outcome=Result.REFUSED, detail=said)
     return wait_s
 
 
@@ -125,14 +130,20 @@ def _note(
     )
 
 
-def _begin(here: Surroundings, attempt: _Attempt, person: Person, *, before: str) -> str:
-    """Open a session with a token that nobody has seen; the one before it is over."""
+def _begin(here: Surroundings, attempt: _Attempt, person: Person, *, before: str) -> str | None:
+    """Open a session with a token that nobody has seen; the one before it is over.
+
+    Returns:
+        The token; `None` where the account was removed, or its password changed, meanwhile.
+    """
     token, now = security.new_token(), here.clock()
     ends_at = now + here.configuration.web.session_hours * 3600
     renewed = (
         passwords.hashed(attempt.password) if passwords.is_dated(person.password_hash) else None
     )
     with counting, here.database.write() as tx:
+        if not people.is_as_it_was(tx, person):
+            return None
         people.take_back(tx, people.address_key(attempt.address))
         people.forget_failures(tx, people.account_key(person.name))
         if before:

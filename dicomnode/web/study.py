@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ from dicomnode.archive.work.jobs import Job
 from dicomnode.archive.work.results import ResultFile
 from dicomnode.job import MOVES, DeliveryState, JobState, Purpose
 from dicomnode.web import security, surroundings, telling
-from dicomnode.web.security import Viewer
+from dicomnode.web.security import Viewer, Visitor
 from dicomnode.web.shown import shown
 from dicomnode.web.surroundings import Surroundings
 
@@ -40,6 +41,8 @@ _DONE = {
     "run": "The other model is asked for.",
     "send": "The results are on their way.",
 }
+#: So many looks are remembered.
+_LOOKS = 10_000
 _NOT_DONE = "That was not possible any more. What is shown is how things stand now."
 
 
@@ -92,30 +95,66 @@ def study(
     here = surroundings.of(request)
     with here.database.read() as tx:
         found = _shown(here, tx, uid)
+    _looks(request).add(visitor, uid)
     security.note(here, visitor, Action.LOOK, subject=uid, study=uid)
     said = _DONE.get(done, _NOT_DONE if done else "")
     return shown(request, "study.html", study=found, said=said, done=done in _DONE)
 
 
 @router.get("/studies/{uid}/part")
-def study_part(request: Request, uid: str, _visitor: Viewer) -> Response:
+def study_part(request: Request, uid: str, visitor: Viewer) -> Response:
     """What of it may change while it is looked at."""
     here = surroundings.of(request)
     with here.database.read() as tx:
         found = _shown(here, tx, uid)
+    _note_without_page(request, visitor, uid)
     return shown(request, "study_part.html", study=found)
 
 
 @router.get("/jobs/{job_id}/picture.png")
-def picture(request: Request, job_id: str, _visitor: Viewer) -> Response:
+def picture(request: Request, job_id: str, visitor: Viewer) -> Response:
     """The picture for people that was made with the results of a job."""
     here = surroundings.of(request)
     with here.database.read() as tx:
-        kept = results.of_job(tx, job_id)
+        job, kept = jobs.job(tx, job_id), results.of_job(tx, job_id)
     file = _picture_of(here, kept)
-    if file is None:
+    if job is None or file is None:
         raise HTTPException(404)
+    _note_without_page(request, visitor, job.study_instance_uid)
     return FileResponse(file, media_type="image/png")
+
+
+class Looks:
+    """Which sessions have looked at which study, of late.
+
+    What belongs to a page is fetched again and again, and is no look of its own; whoever fetches it
+    without the page has looked all the same. What is forgotten here is written down once more.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[str, str], None] = {}
+
+    def add(self, visitor: Visitor, uid: str) -> bool:
+        """Keep it; whether it was not kept before."""
+        key = (visitor.word, uid)
+        with self._lock:
+            is_new = key not in self._kept
+            self._kept[key] = None
+            if len(self._kept) > _LOOKS:
+                del self._kept[next(iter(self._kept))]
+        return is_new
+
+
+def _looks(request: Request) -> Looks:
+    looks: Looks = request.app.state.looks
+    return looks
+
+
+def _note_without_page(request: Request, visitor: Visitor, uid: str) -> None:
+    if _looks(request).add(visitor, uid):
+        here = surroundings.of(request)
+        security.note(here, visitor, Action.LOOK, subject=uid, study=uid)
 
 
 def _picture_of(here: Surroundings, kept: Sequence[ResultFile]) -> Any:

@@ -8,6 +8,7 @@ import socket
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import alerted
 import paged
@@ -347,6 +348,33 @@ def test_nobody_ends_the_alert_of_another_machine_unless_it_is_gone(
     assert other.kinds == []
 
 
+def test_two_machines_whose_disks_call_themselves_the_same_are_told_apart(
+    watch: Watch, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Watch(database=watch.database, configuration=watch.configuration, now=watch.now)
+    for _ in range(30):
+        monkeypatch.setattr(socket, "gethostname", lambda: "full")
+        disk.free_gib = 1.0
+        watch.step(5)
+        monkeypatch.setattr(socket, "gethostname", lambda: "empty")
+        disk.free_gib = 50.0
+        other.step(5)
+    assert watch.kinds == ["disk-nearly-full"]
+    assert watch.told() == ["disk-nearly-full begun"]
+
+
+def test_a_disk_that_has_filled_as_was_foreseen_is_not_well(watch: Watch, disk: Disk) -> None:
+    for _ in range(3 * 60):
+        watch.step(MINUTE)
+        disk.free_gib -= 0.1
+    disk.free_gib = 1.5
+    watch.watch(5 * MINUTE)
+    assert watch.told() == ["disk-fills begun", "disk-nearly-full begun"]
+    disk.free_gib = 90.0
+    watch.watch(8 * HOUR, every=60)
+    assert watch.kinds == []
+
+
 def test_a_disk_that_does_not_answer_ends_nothing(
     watch: Watch, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,6 +434,22 @@ def test_a_number_of_hours_stands_in_place_of_what_is_learned(
         paged.arrive(tx, "1.2.1", at=NOW)
     watch.watch(3 * HOUR, every=60)
     assert bool(watch.kinds) is is_told
+
+
+def _with(watch: Watch, **changed: object) -> None:
+    alerts = watch.configuration.alerts.model_copy(update=changed)
+    watch.configuration = watch.configuration.model_copy(update={"alerts": alerts})
+
+
+def test_silence_that_nobody_wants_to_hear_of_any_more_ends_unsaid(watch: Watch) -> None:
+    _with(watch, silence_hours=2.0)
+    with watch.database.write() as tx:
+        paged.arrive(tx, "1.2.1", at=NOW)
+    watch.watch(3 * HOUR, every=60)
+    _with(watch, silence_hours=0.0)
+    watch.watch(2 * MINUTE)
+    assert watch.kinds == []
+    assert watch.told() == ["nothing-received begun"]
 
 
 # ── Told once, and not forgotten ────────────────────────────────────────────────────────────────
@@ -484,6 +528,62 @@ def test_a_kind_that_is_ignored_is_not_there(watch: Watch, tmp_path: Path) -> No
     )
     watch.step(5)
     assert watch.kinds == []
+    assert watch.told() == ["study-failed begun"]  # it is not over, only asked for no more
+
+
+def test_a_destination_that_is_taken_out_has_refused_what_it_has(
+    watch: Watch, waiting: deliveries.Delivery
+) -> None:
+    with watch.database.write() as tx:
+        paged.refuse(tx, waiting, at=NOW)
+    watch.watch(2 * MINUTE)
+    peers = {name: peer for name, peer in watch.configuration.peers.items() if name != "pacs"}
+    watch.configuration = watch.configuration.model_copy(update={"peers": peers})
+    watch.step(15)
+    assert "delivery-failed" in watch.kinds
+    watch.watch(HOUR, every=60)
+    assert watch.kinds == []
+
+
+def test_an_alert_of_weeks_is_counted_a_week_back(watch: Watch) -> None:
+    for day in range(10):
+        with watch.database.write() as tx:
+            alerted.fail(tx, f"1.2.{day}", at=watch.now + HOUR)  # by a clock that is ahead
+        watch.step(2 * MINUTE)
+        watch.step(2 * MINUTE)
+        watch.now += DAY - 4 * MINUTE
+        with watch.database.write() as tx:
+            alerted.fail(tx, f"1.3.{day}", at=watch.now)
+        watch.step(0)
+    assert watch.told()[0] == "study-failed begun"
+    (alert,) = [one for one in watch.open if one.kind is Kind.STUDY_FAILED]
+    assert 12 <= alert.facts["count"] <= 15
+
+
+def test_the_clock_is_set_back_and_everybody_is_told_all_the_same(watch: Watch) -> None:
+    with watch.database.write() as tx:
+        alerted.job(tx, "1.2.1", at=NOW)
+        alerted.job(tx, "1.2.2", at=NOW - 3 * DAY)
+    watch.watch(2 * MINUTE)
+    assert watch.looming == ["no-worker", "queue-old"]
+    watch.now -= 2 * DAY
+    watch.watch(6 * MINUTE)
+    assert watch.kinds == ["no-worker", "queue-old"]
+    assert len(watch.letters()) == 2
+
+
+def test_a_channel_is_not_silent_until_the_clock_is_where_it_was(watch: Watch) -> None:
+    with watch.database.write() as tx:
+        alerted.fail(tx, "1.2.1", at=NOW)
+    watch.watch(2 * MINUTE)
+    assert watch.claim("webhook") is not None
+    first = watch.claim("email")
+    assert first is not None
+    with watch.database.write() as tx:
+        messages.put_off(tx, first, not_before=watch.now + 60, reason="mail-failed", detail="")
+    watch.now -= 2 * DAY
+    assert watch.claim("email") is not None
+    assert watch.claim("webhook") is not None
 
 
 def test_the_beginning_and_the_end_stand_in_the_journal(watch: Watch) -> None:
@@ -521,6 +621,55 @@ def test_of_several_nodes_one_tells(watch: Watch) -> None:
     assert sorted(watch.written()) == [
         ("study-failed", "begun", "email"), ("study-failed", "begun", "webhook"),
     ]  # fmt: skip
+
+
+def test_what_another_node_begins_meanwhile_is_neither_ended_nor_begun_twice(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Watcher(watch.database, started_at=NOW - DAY)
+    slow = watch.watcher._looker
+    look = slow.look
+
+    def overtaken(*given: Any, **more: Any) -> list[signs.Sign]:
+        found = look(*given, **more)
+        with watch.database.write() as tx:
+            alerted.fail(tx, "1.2.1", at=NOW)
+        other.step(watch.configuration, now=watch.now)
+        return found
+
+    with watch.database.write() as tx:  # something that the slow one has to write down, too
+        alerted.job(tx, "1.2.9", at=NOW)
+    watch.now = NOW + 2 * MINUTE
+    with monkeypatch.context() as patched:
+        patched.setattr(slow, "look", overtaken)
+        watch.step(0)
+    assert watch.kinds == ["study-failed"]
+    watch.watch(MINUTE)
+    assert watch.told() == ["study-failed begun"]
+
+
+def test_two_nodes_that_look_by_turns_tell_once_of_silence_and_once_of_its_end(
+    watch: Watch,
+) -> None:
+    _with(watch, silence_hours=2.0)
+    with watch.database.write() as tx:
+        paged.arrive(tx, "1.2.1", at=NOW)
+    other = Watch(database=watch.database, configuration=watch.configuration, now=NOW)
+
+    def both(seconds: float) -> None:
+        for _ in range(int(seconds / 5)):
+            watch.step(5)
+            other.step(5)
+
+    watch.step(2 * HOUR - 50)
+    other.step(2 * HOUR - 20)  # half a minute later
+    watch.step(30)
+    both(3 * MINUTE)
+    assert watch.told() == ["nothing-received begun"]
+    with watch.database.write() as tx:
+        paged.arrive(tx, "1.2.2", at=watch.now)
+    both(3 * MINUTE)
+    assert watch.told() == ["nothing-received begun", "nothing-received over"]
 
 
 def test_a_message_is_claimed_once_until_its_claim_runs_out(watch: Watch) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
+from sqlalchemy import text
+
 from dicomnode.archive.access import people
 from dicomnode.archive.access.people import Role
 from dicomnode.archive.database import Database
@@ -57,3 +61,37 @@ def test_an_answer_is_taken_once_and_forgotten_when_nobody_can_give_it_again(
         assert not people.take_once(tx, "a", at=NOW + 599, ends_at=NOW + 600)
         assert people.take_once(tx, "b", at=NOW + 600, ends_at=NOW + 1200)
         assert people.take_once(tx, "a", at=NOW + 600, ends_at=NOW + 1200)
+
+
+def test_who_signs_in_as_the_password_changes_has_no_session_afterwards(
+    database: Database,
+) -> None:
+    with database.write() as tx:
+        people.add(tx, "ada", role=Role.VIEWER, password_hash="old", at=NOW)
+        known = people.person(tx, "ada")
+    assert known is not None
+
+    def change() -> None:
+        with database.write() as tx:
+            assert people.set_password(tx, "ada", password_hash="new", at=NOW)
+
+    changing = threading.Thread(target=change)
+    with database.write() as tx:
+        assert people.is_as_it_was(tx, known)
+        changing.start()
+        while not _waits(database):
+            assert changing.is_alive()
+        people.begin(tx, "token", name="ada", address="", at=NOW, ends_at=NOW + 60)
+    changing.join()
+    with database.write() as tx:
+        assert people.signed_in(tx, "token", at=NOW) is None
+        assert not people.is_as_it_was(tx, known)
+
+
+def _waits(database: Database) -> bool:
+    """Whether somebody waits for a lock; of SQLite's, which are taken at the begin, nobody says."""
+    if database.url.startswith("sqlite"):
+        return True
+    with database.read() as tx:
+        asked = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(tx.scalar(asked))

@@ -17,6 +17,7 @@ from dicomnode.config import Problem
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 GIB = 2**30
+DAY_S = 86_400.0
 #: What only somebody else can see, and what has a log of its own.
 OF_OTHERS = {"DicomnodeDown", "DicomnodeAuditMessagesWait", "DicomnodeAuditMessagesDropped"}
 
@@ -86,6 +87,17 @@ def test_less_than_an_hour_says_nothing_of_a_day() -> None:
     for second in range(0, 3599, 5):
         trend.note(GIB, at=float(second))
     assert trend.in_a_day(GIB) is None
+
+
+def test_a_clock_that_is_set_back_begins_anew() -> None:
+    trend = room.Trend()
+    for minute in range(90):
+        trend.note(100 * GIB - minute * GIB, at=DAY_S + minute * 60.0)
+    trend.note(100 * GIB, at=0.0)
+    assert trend.in_a_day(100 * GIB) is None
+    for minute in range(1, 90):
+        trend.note(100 * GIB, at=minute * 60.0)
+    assert trend.in_a_day(100 * GIB) == pytest.approx(100 * GIB)
 
 
 def test_only_the_last_six_hours_count() -> None:

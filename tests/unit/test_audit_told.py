@@ -161,14 +161,28 @@ def test_every_deed_is_told_or_known_to_be_no_matter_for_a_collector() -> None:
 
 def test_accounts_are_told_of(web: Pages) -> None:
     with web.database.write() as tx:
-        for action in (Action.ADD_PERSON, Action.SET_PASSWORD, Action.REMOVE_PERSON):
+        for action in (
+            Action.ADD_PERSON, Action.SET_ROLE, Action.SET_PASSWORD, Action.REMOVE_PERSON,
+        ):  # fmt: skip
             audit.write(tx, action, at=1.0, person="root", subject="ada lovelace/1")
     assert events(web.database) == [
+        "Security Alert (Security Roles Changed) E 0",
         "Security Alert (Security Roles Changed) E 0",
         "Security Alert (User security Attributes Changed) E 0",
         "Security Alert (Security Roles Changed) E 0",
     ]
     assert "dicomnode:people/ada%20lovelace/1" in bodies(web.database)[0]
+
+
+def test_a_user_of_the_machine_has_no_role_of_an_account_of_that_name(web: Pages) -> None:
+    with web.database.write() as tx:
+        for address in ("", "10.0.0.9"):
+            audit.write(
+                tx, Action.ADD_PERSON, at=1.0, person="administrator", address=address, subject="x"
+            )
+    machine, page = bodies(web.database)
+    assert 'csd-code="administrator"' not in machine
+    assert 'csd-code="administrator"' in page
 
 
 def test_the_trail_of_the_page_is_the_same_with_and_without_a_collector(web: Pages) -> None:

@@ -203,6 +203,14 @@ def test_a_password_comes_from_its_file_and_is_not_shown(write: Write, tmp_path:
     assert "p%40ss" not in repr(configuration)
 
 
+def test_a_password_that_would_be_taken_for_a_host_is_refused(write: Write) -> None:
+    path = write('[database]\nurl = "postgresql+psycopg://node:s3@cr3t@db/rows"\n')
+    with pytest.raises(ConfigurationError, match="write %40") as refused:
+        config.load(path, {})
+    assert "cr3t" not in str(refused.value)
+    assert "cr3t" not in str([str(one) for one in refused.value.problems])
+
+
 @pytest.mark.parametrize("content", [None, "", "\n"])
 def test_a_password_file_that_is_missing_or_empty_is_refused(
     write: Write, tmp_path: Path, content: str | None

@@ -207,3 +207,9 @@ def test_a_provider_elsewhere_is_reached_over_tls_alone() -> None:
     with pytest.raises(Misconfigured, match="token_endpoint is no https address"):
         metadata.read(document, issuer=ISSUER)
     assert metadata.read(provider().document(), issuer=ISSUER).takes_basic
+
+
+@pytest.mark.parametrize("methods", [7, "client_secret_basic", ["private_key_jwt"]], ids=repr)
+def test_a_way_to_show_the_secret_is_one_that_is_announced(methods: Any) -> None:
+    said = {**provider().document(), "token_endpoint_auth_methods_supported": methods}
+    assert not metadata.read(said, issuer=ISSUER).takes_basic

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import channels
 import phantom
 import pydicom
 import pytest
@@ -19,12 +20,23 @@ from typer.testing import CliRunner
 from dicomnode import cli
 from dicomnode.errors import Misconfigured
 from dicomnode.network.calling import sender
-from dicomnode.simulation import account, day, hospital, likeness, objects, people, simulate
+from dicomnode.network.calling.request import Patience
+from dicomnode.simulation import (
+    account,
+    crowd,
+    day,
+    hospital,
+    likeness,
+    objects,
+    people,
+    simulate,
+)
 from dicomnode.simulation.account import Account, Answer
 from dicomnode.simulation.day import Request
 from dicomnode.simulation.hospital import GENERAL, Hours, Kind
 from dicomnode.simulation.planned import Arrival, Content, Day, Edit, Ending, Fault, Item
 from dicomnode.simulation.protocols import Size
+from dicomnode.simulation.traffic import Pace, Traffic
 
 
 def plan(studies: int = 200, **asked: Any) -> Day:
@@ -52,6 +64,8 @@ def test_another_seed_another_number_and_another_size_share_no_uid() -> None:
         day.plan(GENERAL, Request(studies=51, seed=1)),
         day.plan(GENERAL, Request(studies=50, seed=1, size=Size.REAL)),
     ]
+    few = GENERAL.model_copy(update={"stations": GENERAL.stations[:3]})
+    days.append(day.plan(few, Request(studies=50, seed=1, variety=few.variety)))
     uids = [one.study_instance_uid for made in days for one in made.studies.values()]
     assert len(uids) == len(set(uids))
 
@@ -271,20 +285,74 @@ def test_a_folder_without_dicom_is_nothing_to_be_like(tmp_path: Path) -> None:
 
 def test_another_machine_is_filled_only_if_somebody_insists() -> None:
     for here in ("A@127.0.0.1:104", "A@[::1]:104", "A@localhost:104"):
-        simulate.require_loopback(sender.parse_destination(here))
-    with pytest.raises(Misconfigured, match="not-loopback"):
-        simulate.require_loopback(sender.parse_destination("A@10.0.0.1:104"))
+        # By its address: the name is not asked again while the day goes on.
+        assert simulate.on_loopback(sender.parse_destination(here)).host in {"127.0.0.1", "::1"}
+    for there in ("A@10.0.0.1:104", "A@0.0.0.0:104"):
+        with pytest.raises(Misconfigured, match="not-loopback"):
+            simulate.on_loopback(sender.parse_destination(there))
+    with pytest.raises(Misconfigured, match="unknown-host"):
+        simulate.on_loopback(sender.parse_destination(f"A@{'a' * 64}.example:104"))
+
+
+def test_a_crowd_does_not_wait_for_an_answer_that_never_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crowd, "_ANSWER_S", 0.1)
+    with channels.rude(channels.drips_an_association) as port:
+        to = sender.Destination(ae_title="A", host=channels.HOST, port=port)
+        came = crowd.gather(to, calling_ae_title="B", count=1, hold=lambda: None)
+    assert came == {"peer-unreachable": 1}
+
+
+def test_who_is_slow_by_plan_has_as_long_as_it_takes() -> None:
+    made = plan(size=Size.REAL)
+    _, (slow, *_) = of(Fault.SLOW, made)
+    traffic = Traffic(
+        made,
+        make=objects.make,
+        to=sender.Destination(ae_title="A", host=channels.HOST, port=1),
+        pace=Pace(speed=None, begins_s=0),
+        account=Account(),
+    )
+    largest = max(len(objects.make(made, one).get("PixelData", b"")) for one in slow.items[:1])
+    assert traffic._patience(slow).answer_s > largest / slow.bytes_per_s
+    assert traffic._patience(replace(slow, bytes_per_s=None)) == Patience()
 
 
 @pytest.mark.parametrize(
     "wrong",
     [["--hours", "7"], ["--hours", "9-8"], ["--speed", "fast"], ["--speed", "0"],
+     ["--speed", "1e-9"],
      ["--calling", "A\\B"]],
 )  # fmt: skip
 def test_what_is_no_part_of_a_day_no_speed_or_no_title_is_told(wrong: list[str]) -> None:
     said = CliRunner().invoke(cli.app, ["simulate", "--to", "A@127.0.0.1:1", *wrong])
     assert said.exit_code == 2
     assert " is no " in said.output
+
+
+def test_a_day_that_is_broken_off_writes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[Traffic] = []
+
+    def broken_off(traffic: Traffic) -> None:
+        late.append(traffic)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Traffic, "run", broken_off)
+    made = plan(studies=1)
+    simulate.run(
+        simulate.Simulation(
+            profile=GENERAL, request=Request(studies=1, seed=7), like=None, speed=None
+        ),
+        made,
+        to=sender.Destination(ae_title="A", host=channels.HOST, port=1),
+        tell=lambda _: None,
+        ledger=tmp_path / "ledger",
+    )
+    late[0]._account.note(Answer(station="SIM_CT1"))  # and nobody minds
+    assert (tmp_path / "ledger").read_text() == ""
 
 
 def test_the_account_counts_what_was_said() -> None:

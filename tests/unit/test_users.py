@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def test_an_account_is_made_before_the_node_has_ever_run(file: Path) -> None:
     ]
 
 
+def test_an_account_is_made_by_a_user_without_a_name(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert add(file)[0] == 0
+    database = Database(config.load(file, {}).database.url)
+    with database.read() as tx:
+        (line,) = audit.newest(tx, limit=9)
+    database.close()
+    assert line.person == f"uid {2**31 - 7}"
+
+
 def test_the_password_is_asked_for_twice_on_a_terminal(file: Path) -> None:
     given = f"{PASSWORD}\n{PASSWORD}\n"
     code, said = run(file, "add", "ada", "--role", "viewer", given=given)
@@ -90,7 +105,7 @@ def test_a_password_file_that_is_not_there_is_named(file: Path, tmp_path: Path) 
         add(file)
 
 
-@pytest.mark.parametrize("name", [" ", "x" * 65, "a\nb"])
+@pytest.mark.parametrize("name", [" ", "", " ada", "ada ", "x" * 65, "a\nb"])
 def test_a_name_that_is_none_is_refused(file: Path, name: str) -> None:
     with pytest.raises(Misconfigured, match="bad-name"):
         add(file, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,26 @@ def test_a_name_in_a_form_is_one_of_the_configuration(
         assert answer.status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [("unicode_escape", r"\ud800"), ("utf-7", "+2AA-"), ("undefined", "x"), ("no-such", "x")],
+)
+def test_what_a_charset_makes_of_a_form_does_not_break_the_page(
+    web: Pages, charset: str, name: str
+) -> None:
+    browser = web.browser()
+    found = re.search(r'name="csrf" value="(\w+)"', browser.get("/sign-in").text)
+    assert found is not None
+    fields = {"csrf": found[1], "name": name, "password": "wrong"}
+    parts = "".join(
+        f'--x\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+        for key, value in fields.items()
+    )
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = browser.post("/sign-in", content=f"{parts}--x--\r\n", headers=headers)
+    assert answer.status_code in {401, 422}
+
+
 # ── Forged forms ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -202,7 +223,9 @@ def test_no_header_says_where_the_page_is_or_who_asks(web: Pages, headers: dict[
     browser.headers.pop("host", None)
     sign_in(browser, "nobody", "x")
     with web.database.read() as tx:
-        assert {line.address for line in audit.newest(tx, limit=2)} == {"10.0.0.9"}
+        known = {line.address for line in audit.newest(tx, limit=1000)}
+    assert "10.0.0.9" in known
+    assert "1.2.3.4" not in known
 
 
 # ── Guessing ────────────────────────────────────────────────────────────────────────────────────

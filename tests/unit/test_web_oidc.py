@@ -126,6 +126,30 @@ def test_who_is_in_no_group_any_more_is_out_everywhere_and_told(
     assert role_of(browser) is None
 
 
+def test_what_a_sign_in_does_to_the_accounts_is_written_down(
+    web: Pages, provider: Provider
+) -> None:
+    for person in (
+        {},
+        {},
+        {"groups": ["radiology"]},
+        {"groups": ["radiology"], "preferred_username": "ada.lovelace"},
+        {"groups": []},
+        {"groups": []},
+    ):
+        provider.person = {**providers.ADA, **person}
+        through(provider, web.browser())
+    with web.database.read() as tx:
+        lines = [one for one in audit.newest(tx, limit=99) if one.action != "sign in"]
+    assert [(one.action, one.subject, one.detail) for one in reversed(lines)] == [
+        ("add person", "ada", "OpenID Connect, operator"),
+        ("set role", "ada", "OpenID Connect, viewer"),
+        ("remove person", "ada", "OpenID Connect, viewer"),
+        ("add person", "ada.lovelace", "OpenID Connect, viewer"),
+        ("remove person", "ada.lovelace", "OpenID Connect"),
+    ]
+
+
 def test_a_group_may_come_alone_or_from_within_another_claim(
     tmp_path: Path, provider: Provider
 ) -> None:
@@ -172,6 +196,16 @@ def test_keys_that_were_replaced_are_fetched_once(web: Pages, provider: Provider
     through(provider, web.browser())
     assert provider.asked.count("/keys") == 2
     assert provider.asked.count("/.well-known/openid-configuration") == 1
+
+
+def test_keys_that_are_of_no_use_here_are_passed_over(web: Pages, provider: Provider) -> None:
+    class Other(Key):
+        @property
+        def public(self) -> dict[str, str]:
+            return {"kty": "EC", "crv": "BP-256", "kid": self.kid, "x": "AA", "y": "AA"}
+
+    provider.publishes = [Other(kid="other", private=None), *provider.publishes]
+    assert through(provider, web.browser()).status_code == 200
 
 
 def test_a_key_that_is_not_published_is_none(web: Pages, provider: Provider) -> None:
@@ -302,7 +336,9 @@ def test_an_answer_without_its_state_is_none(web: Pages, provider: Provider, sta
 
 
 @pytest.mark.parametrize(
-    "flow", ["", "x", "x.y", "x.1.", "..", "x.99999999999999999999./", "x.²./"]
+    "flow",
+    ["", "x", "x.y", "x.1.", "..", "x.99999999999999999999./", f"x.{'9' * 5000}./", "x.²./"],
+    ids=lambda flow: flow[:30],
 )
 def test_a_cookie_that_holds_no_sign_in_is_none(web: Pages, flow: str) -> None:
     browser = web.browser()
@@ -407,6 +443,18 @@ def test_a_token_from_before_signing_in_is_worth_nothing_after_it(
     assert role_of(other) is None
 
 
+def test_the_session_before_is_over_though_its_cookie_does_not_come_with_the_answer(
+    web: Pages, provider: Provider
+) -> None:
+    browser, other = web.as_("viewer"), web.browser()
+    before = browser.cookies[SESSION]
+    answered = back(provider, browser)
+    browser.cookies.pop(SESSION, None)  # "strict": another site has sent the browser here
+    assert browser.get(answered).status_code == 200
+    other.cookies.set(SESSION, before)
+    assert role_of(other) is None
+
+
 # ── Names ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -418,9 +466,17 @@ def test_a_name_that_an_account_of_the_node_has_is_not_taken_over(
     answer = through(provider, browser)
     assert answer.status_code == 403
     assert "is another account&#39;s here" in answer.text
-    assert last(web) == ("administrator", "refused", "OpenID Connect: name-taken")
+    assert last(web) == ("", "refused", "OpenID Connect: name-taken, as administrator")
     assert role_of(browser) is None
     assert sign_in(web.browser(), "administrator").status_code == 303
+
+
+def test_who_is_refused_under_the_name_of_an_account_is_not_written_down_as_that(
+    web: Pages, provider: Provider
+) -> None:
+    provider.person = {**providers.ADA, "preferred_username": "administrator", "groups": []}
+    assert through(provider, web.browser()).status_code == 403
+    assert last(web) == ("", "refused", "OpenID Connect: no-role, as administrator")
 
 
 def test_a_person_is_who_the_provider_says_whatever_the_name(
@@ -430,7 +486,7 @@ def test_a_person_is_who_the_provider_says_whatever_the_name(
     through(provider, browser)
     provider.person = {**providers.ADA, "sub": "another"}
     assert through(provider, web.browser()).status_code == 403
-    assert last(web)[2] == "OpenID Connect: name-taken"
+    assert last(web)[2] == "OpenID Connect: name-taken, as ada"
     provider.person = {**providers.ADA, "preferred_username": "ada.lovelace"}
     through(provider, web.browser())
     with web.database.read() as tx:
@@ -486,6 +542,34 @@ def test_while_the_provider_is_away_the_accounts_of_the_node_sign_in(
     assert last(web) == ("", "failed", "OpenID Connect: provider-unreachable")
     assert sign_in(web.browser(), "viewer").status_code == 303
     assert web.browser().get("/sign-in").status_code == 200
+
+
+def test_who_comes_back_while_the_provider_is_away_has_not_failed(
+    web: Pages, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_SILENT_S", 0.0)
+    for _ in range(21):  # as often as an address has to wait
+        browser = web.browser()
+        answered = back(provider, browser)
+        provider.is_away = True
+        assert browser.get(answered).status_code == 503
+        provider.is_away = False
+    assert sign_in(web.browser(), "viewer").status_code == 303
+
+
+def test_what_anybody_may_ask_for_is_written_down_once_a_minute(
+    web: Pages, provider: Provider
+) -> None:
+    def ask(address: str = "10.0.0.9") -> int:
+        for path in ("/sign-in/oidc", "/sign-in/oidc/answer"):
+            web.browser(address=address).get(path)
+        with web.database.read() as tx:
+            return len(audit.newest(tx, limit=100))
+
+    provider.is_away = True
+    assert [ask(), ask(), ask("10.0.0.10")] == [2, 2, 4]
+    web.clock.now += 60
+    assert ask() == 6
 
 
 def test_a_provider_that_was_silent_is_not_asked_again_at_once(

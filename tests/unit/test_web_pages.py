@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from paged import FIRST, NOW, RULE, Pages, act, arrive, decide, pages, sample
+from sqlalchemy import make_url
 
 from dicomnode import config
 from dicomnode.archive.access import audit
@@ -166,6 +168,25 @@ def test_who_looks_at_a_study_is_written_down_once(web: Pages, found: dict[str, 
     assert [(one.person, one.subject) for one in lines] == [("viewer", FIRST)]
 
 
+def test_who_looks_at_a_study_without_its_page_is_written_down_too(
+    web: Pages, found: dict[str, str]
+) -> None:
+    (job,) = re.findall(
+        r'src="(/jobs/\w+/picture.png)"', web.as_("operator").get(f"/studies/{FIRST}").text
+    )
+    for path in (job, f"/studies/{FIRST}/part"):
+        browser = web.as_("viewer")
+        assert browser.get(path).status_code == 200
+        assert browser.get(path).status_code == 200
+    with web.database.read() as tx:
+        lines = [one for one in audit.newest(tx, limit=99) if one.action == "look"]
+    assert [(one.person, one.subject) for one in lines] == [
+        ("viewer", FIRST),
+        ("viewer", FIRST),
+        ("operator", FIRST),
+    ]
+
+
 def test_a_study_that_is_not_there_is_not_found(web: Pages) -> None:
     browser = web.as_("viewer")
     assert browser.get("/studies/1.2.3").status_code == 404
@@ -311,6 +332,23 @@ def test_the_configuration_masks_passwords() -> None:
     assert config.masked("redis://:s3cr3t@host:6379/0") == "redis://:••••••@host:6379/0"
     assert config.masked("sqlite:///data/node.db") == "sqlite:///data/node.db"
     assert "s3cr3t" not in config.masked("http://user:s3cr3t@[bad/")
+
+
+@pytest.mark.parametrize(
+    "password", ["/s3cr3t", "?s3cr3t", "#s3cr3t", "1/s3cr3t", "s3cr3t", "%2Fs3cr3t"]
+)
+def test_what_the_database_takes_for_a_password_is_masked(password: str) -> None:
+    written = f"postgresql+psycopg://node:{password}@db/node"
+    assert make_url(written).password == unquote(password)
+    assert config.masked(written) == "postgresql+psycopg://node:••••••@db/node"
+
+
+def test_a_password_behind_the_question_mark_is_masked() -> None:
+    written = "postgresql+psycopg://node@db/node?sslmode=require&password=s3cr3t&sslpassword=s3cr3t"
+    told = "postgresql+psycopg://node@db/node?sslmode=require&password=••••••&sslpassword=••••••"
+    assert config.masked(written) == told
+    for plain in ("postgresql+psycopg://node@db:5432/node?sslmode=require", "https://a.b:8443/c"):
+        assert config.masked(plain) == plain
 
 
 def test_the_configuration_is_shown_as_it_is_written_and_without_its_secrets(web: Pages) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from paged import PASSWORD, Pages, act, pages, sign_in
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from dicomnode.archive import tables
 from dicomnode.archive.access import audit, people
@@ -135,6 +135,47 @@ def test_whoever_is_removed_is_out(web: Pages) -> None:
     assert browser.get("/studies").status_code == 303
 
 
+@pytest.mark.parametrize("how", ["removed", "given another password"])
+def test_who_is_shut_out_while_the_password_is_looked_at_is_out(
+    web: Pages, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    looked = passwords.is_right
+
+    def meanwhile(password: str, kept: str | None) -> bool:
+        right = looked(password, kept)
+        with web.database.write() as tx:
+            if how == "removed":
+                people.remove(tx, "viewer")
+            else:
+                people.set_password(tx, "viewer", password_hash=passwords.hashed("y" * 12), at=1.0)
+        return right
+
+    monkeypatch.setattr(passwords, "is_right", meanwhile)
+    browser = web.browser()
+    assert sign_in(browser, "viewer").status_code == 401
+    assert browser.get("/studies").status_code == 303
+    assert trail(web)[0].outcome == "failed"
+
+
+def test_who_has_to_wait_is_written_down_once_a_minute(web: Pages) -> None:
+    for _ in range(9):
+        sign_in(web.browser(), "viewer", "wrong")
+    assert [line.detail for line in trail(web)].count("too many attempts") == 1
+
+
+def test_who_tried_in_vain_a_day_ago_is_forgotten(web: Pages) -> None:
+    def kept() -> int:
+        with web.database.read() as tx:
+            return tx.scalar(select(func.count()).select_from(tables.attempt)) or 0
+
+    for number in range(3):
+        sign_in(web.browser(), f"name{number}", "wrong")
+    assert kept() == 4  # three names and an address
+    web.clock.now += 86_401
+    sign_in(web.browser(), "another", "wrong")
+    assert kept() == 2
+
+
 def test_the_waits_of_an_account_grow_and_end(web: Pages) -> None:
     browser = web.browser()
     for _ in range(5):
@@ -188,6 +229,7 @@ def test_the_waits_have_an_end() -> None:
         {"sec-fetch-site": "same-site"},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "https://["},
     ],
 )
 def test_the_form_of_another_site_signs_nobody_in(web: Pages, headers: dict[str, str]) -> None:

@@ -6,6 +6,10 @@ import asyncio
 import base64
 import itertools
 import json
+import os
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,14 +20,16 @@ import paged
 import pytest
 from certificates import Authority
 from channels import PASSWORD, SECRET, USER, MailServer, mail_server, receiver
+from running import wait_for
 from typer.testing import CliRunner
 
 from dicomnode import check, cli, config
 from dicomnode.alert import Channel, Kind, Occasion
-from dicomnode.alerting import letter
+from dicomnode.alerting import Alerting, letter
 from dicomnode.alerting.letter import Letter
 from dicomnode.alerting.mail import Mailer
 from dicomnode.alerting.webhook import Poster
+from dicomnode.archive.alerts import messages
 from dicomnode.archive.alerts.messages import Message
 from dicomnode.archive.database import Database
 from dicomnode.errors import RetryLater
@@ -74,7 +80,7 @@ def test_a_message_arrives_in_plain_words(tmp_path: Path) -> None:
     assert message["From"] == "node@hospital.example"
     assert message["To"] == "team@hospital.example"
     assert message["Auto-Submitted"] == "auto-generated"
-    assert message["Message-ID"] == "<alert-7@hospital.example>"
+    assert re.fullmatch(r"<alert-7-[0-9a-f]{12}@hospital\.example>", message["Message-ID"])
     assert message["Subject"] == (
         "[DICOMNODE] pacs takes no results; 3 deliveries do not get through."
     )
@@ -88,8 +94,9 @@ def test_the_end_belongs_to_the_conversation_of_the_begin(tmp_path: Path) -> Non
     with mail_server() as server:
         mail(tmp_path, server.table(), occasion=Occasion.OVER)
     (message,) = server.messages
-    assert message["Message-ID"] == "<alert-7-over@hospital.example>"
-    assert message["In-Reply-To"] == message["References"] == "<alert-7@hospital.example>"
+    begun = a_letter(node(tmp_path)).id
+    assert message["Message-ID"] == f"<{begun}-over@hospital.example>"
+    assert message["In-Reply-To"] == message["References"] == f"<{begun}@hospital.example>"
     assert message["Subject"].startswith("[DICOMNODE] Over: ")
 
 
@@ -207,7 +214,7 @@ def test_a_receiver_can_tell_that_a_message_is_ours(tmp_path: Path, *, is_encode
     assert not channels.is_genuine(headers, body, secret=SECRET.encode(), now=now + 900)
     other = {**headers, "webhook-id": "alert-8"}
     assert not channels.is_genuine(other, body, secret=SECRET.encode(), now=now)
-    assert headers["webhook-id"] == "alert-7"
+    assert headers["webhook-id"].startswith("alert-7-")
     assert headers["content-type"] == "application/json"
 
 
@@ -346,7 +353,69 @@ def test_a_channel_that_hangs_holds_up_no_other_and_is_tried_again_later(
         assert len(server.messages) == 1
 
 
+def test_while_one_channel_hangs_the_other_tells_of_all(
+    tmp_path: Path, watch: alerted.Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with watch.database.write() as tx:
+        alerted.job(tx, "1.2.9", at=NOW)
+    watch.watch(400)
+    monkeypatch.setattr("dicomnode.alerting.postman.Mailer", _endless)
+    with channels.rude(channels.says_nothing) as port, receiver() as there:
+        configuration = node(tmp_path, MailServer(port=port).table(), hook(there.url))
+        telling = Alerting(watch.database, lambda: configuration, clock=lambda: watch.now)
+        telling.start()
+        wait_for(lambda: len(there.posted) == 2, what="both messages by the other channel")
+        telling.stop()
+    with watch.database.read() as tx:
+        assert messages.waiting(tx) == {"email": 2}
+
+
+_ENDS_THOUGH_A_NAME_SERVER_HANGS = """
+import socket, sys, threading, time
+from pathlib import Path
+import alerted
+from dicomnode.alerting import Alerting
+from dicomnode.archive.database import Database
+
+asked = threading.Event()
+def hangs(*_args, **_more):
+    asked.set()
+    time.sleep(600)
+socket.getaddrinfo = hangs
+database = Database(sys.argv[2])
+named = alerted.CHANNELS.replace("127.0.0.1", "mail.example")
+configuration = alerted.configured(Path(sys.argv[1]), named)
+telling = Alerting(database, lambda: configuration, clock=lambda: alerted.NOW + 300)
+telling.start()
+assert asked.wait(30)
+telling.stop()
+database.close()
+"""
+
+
+def test_a_name_server_that_hangs_keeps_no_node_from_its_end(
+    tmp_path: Path, watch: alerted.Watch
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ENDS_THOUGH_A_NAME_SERVER_HANGS, str(tmp_path), watch.database.url],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_two_nodes_give_one_name_to_their_messages(tmp_path: Path) -> None:
+    mine = node(tmp_path)
+    other = mine.model_copy(update={"node": mine.node.model_copy(update={"ae_title": "OTHER"})})
+    assert a_letter(mine).id != a_letter(other).id
+    assert a_letter(mine).id == a_letter(mine, Occasion.OVER).thread
+
+
 HOUR = 3600
+
+
+def _endless(*, table: config.Email) -> Mailer:
+    return Mailer(table=table, timeout_s=10 * HOUR)
 
 
 def _impatient(*, table: config.Email) -> Mailer:

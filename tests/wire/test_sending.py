@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import channels
 import numpy as np
 import pydicom
 import pytest
@@ -428,6 +429,24 @@ def test_echo_names_what_is_wrong(pacs: Pacs) -> None:
     wrong = Destination(ae_title="OTHER", host=HOST, port=pacs.to.port)
     with pytest.raises(RetryLater, match="called-ae-title-not-recognized"):
         sender.echo(wrong, calling_ae_title=NODE, timeout_s=2)
+
+
+def test_a_peer_whose_answer_never_ends_is_left() -> None:
+    came: list[RetryLater] = []
+
+    def ask(port: int) -> None:
+        with pytest.raises(RetryLater) as caught:
+            sender.echo(
+                Destination(ae_title="X", host=HOST, port=port), calling_ae_title="A", timeout_s=0.3
+            )
+        came.append(caught.value)
+
+    with channels.rude(channels.drips_an_association) as port:
+        # In a thread of its own: what is tested would otherwise wait for ever.
+        asking = threading.Thread(target=ask, args=[port], daemon=True)
+        asking.start()
+        asking.join(30)
+        assert [one.reason for one in came] == ["association-aborted"]
 
 
 def test_echo_fails_where_the_answer_is_a_failure(start_pacs: StartPacs) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+import channels
 import pytest
 from servers import free_port
 from wire.receiving import HOST, NODE, Receiver, Start
@@ -146,6 +147,19 @@ def test_a_crowd_takes_the_places_there_are_and_leaves_them(start: Start) -> Non
     ended = node.wait_for(Ended, count=20)
     assert Counter(one.end for one in ended) == {End.RELEASED: 20}
     assert len(node.of(TurnedAway)) == 10
+
+
+def test_a_node_that_hangs_up_on_a_crowd_does_not_as_the_plan_means_it() -> None:
+    plan, told = only(Fault.CROWD), Account()
+    with channels.rude(channels.hangs_up) as port:
+        Traffic(
+            plan,
+            make=objects.make,
+            to=Destination(ae_title=NODE, host=HOST, port=port),
+            pace=Pace(speed=None, begins_s=0),
+            account=told,
+        ).run()
+    assert not account.is_well(told.document(planned={}, seconds=0))
 
 
 def test_who_finds_no_place_comes_again(start: Start) -> None:

@@ -12,6 +12,7 @@ class Action(StrEnum):
     SIGN_OUT = "sign out"
     ADD_PERSON = "add person"
     REMOVE_PERSON = "remove person"
+    SET_ROLE = "set role"  # a provider gives somebody another one
     SET_PASSWORD = "set password"  # noqa: S105 - a word for what was done
     RETRY = "retry"
     CANCEL = "cancel"

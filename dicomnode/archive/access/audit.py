@@ -13,7 +13,10 @@ from dicomnode.archive import tables
 from dicomnode.archive.access import deeds
 from dicomnode.archive.access.action import Action, Result
 
-__all__ = ["Action", "Line", "Result", "newest", "write"]
+__all__ = ["Action", "Line", "Result", "has_such", "newest", "write"]
+
+_MINUTE_S = 60.0
+_LONGEST = 64  # of a name, or of an address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +59,8 @@ def write(
     tx.execute(
         tables.audit.insert().values(
             at=at,
-            person=person[:64],
-            address=address[:64],
+            person=person[:_LONGEST],
+            address=address[:_LONGEST],
             action=action,
             subject=subject[:160],
             outcome=outcome,
@@ -77,6 +80,23 @@ def write(
             study=study,
         ),
     )
+
+
+def has_such(tx: Connection, action: Action, *, at: float, address: str, detail: str) -> bool:
+    """Whether there is such a line of nobody known, from there, in the same minute.
+
+    What anybody may ask for without an account is written down once in each: the trail is kept, and
+    whoever asks a thousand times a second must not fill the disk with it.
+    """
+    columns = tables.audit.c
+    query = select(columns.id).where(
+        columns.at >= at - at % _MINUTE_S,
+        columns.action == action,
+        columns.person == "",
+        columns.address == address[:_LONGEST],
+        columns.detail == detail,
+    )
+    return tx.scalar(query.limit(1)) is not None
 
 
 def newest(

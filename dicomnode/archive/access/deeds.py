@@ -74,7 +74,8 @@ class _Telling:
         deed = self.deed
         return self.recorder.person(
             deed.person,
-            *_roles(self.tx, deed.person),
+            # A user of the machine is no account of the page, whatever the name.
+            *(_roles(self.tx, deed.person) if deed.address else ()),
             # What is done on the command line is done on the machine of the node.
             address=deed.address or self.recorder.host,
             is_requestor=is_requestor,
@@ -248,6 +249,7 @@ _TELLINGS: Mapping[Action, tuple[tuple[Kind, _Make], ...]] = {
     Action.REMOVE_PERSON: (
         (Kind.SECURITY, _account(codes.SECURITY_ROLES_CHANGED, "An account was removed:")),
     ),
+    Action.SET_ROLE: ((Kind.SECURITY, _account(codes.SECURITY_ROLES_CHANGED, "Another role of")),),
     Action.SET_PASSWORD: (
         (Kind.SECURITY, _account(codes.USER_SECURITY_ATTRIBUTES_CHANGED, "A new password of")),
     ),

@@ -145,13 +145,21 @@ def admit(tx: Connection, name: str, *, role: Role, issuer: str, subject: str, a
     return True
 
 
-def dismiss(tx: Connection, *, issuer: str, subject: str) -> bool:
-    """Remove whom a provider named, and end the sessions; whether there was somebody."""
+def dismiss(tx: Connection, *, issuer: str, subject: str) -> Person | None:
+    """Remove whom a provider named, and end the sessions; who it was, if there was somebody."""
+    found = named(tx, issuer=issuer, subject=subject)
+    if found is not None:
+        remove(tx, found.name)
+    return found
+
+
+def named(tx: Connection, *, issuer: str, subject: str) -> Person | None:
+    """The account of whom a provider names."""
     columns = tables.person.c
-    name = tx.scalar(
-        select(columns.name).where(columns.issuer == issuer, columns.subject == subject)
-    )
-    return name is not None and remove(tx, name)
+    row = tx.execute(
+        select(tables.person).where(columns.issuer == issuer, columns.subject == subject)
+    ).one_or_none()
+    return None if row is None else _person(row)
 
 
 def take_once(tx: Connection, digest: str, *, at: float, ends_at: float) -> bool:
@@ -184,9 +192,20 @@ def set_password(tx: Connection, name: str, *, password_hash: str, at: float) ->
     known = person(tx, name)
     if known is None or known.issuer:
         return False
+    changed = rehash(tx, name, password_hash=password_hash, at=at)
+    # Afterwards: whoever signs in at this moment has a session by now, or none at all.
     end_all(tx, name)
     forget_failures(tx, account_key(name))
-    return rehash(tx, name, password_hash=password_hash, at=at)
+    return changed
+
+
+def is_as_it_was(tx: Connection, known: Person) -> bool:
+    """Whether an account is still there with the same password, until this transaction ends."""
+    columns = tables.person.c
+    kept = tx.scalar(
+        select(columns.password_hash).where(columns.name == known.name).with_for_update()
+    )
+    return kept == known.password_hash
 
 
 def rehash(tx: Connection, name: str, *, password_hash: str, at: float) -> bool:
@@ -283,6 +302,8 @@ def count_failure(tx: Connection, key: str, *, patience: Patience, at: float) ->
     ).one_or_none()
     if row is None or at - row.last_at > patience.forgotten_s:
         forget_failures(tx, key)
+        # Those of names and addresses that never come again as well.
+        tx.execute(tables.attempt.delete().where(columns.last_at < at - patience.forgotten_s))
         tx.execute(tables.attempt.insert().values(key=key, failures=1, last_at=at))
         return 0.0
     left = row.last_at + patience.wait_s(row.failures) - at

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, and_, func, or_, select, update
 
 from dicomnode.alert import Channel, Kind, Occasion
 from dicomnode.archive import tables
 
 _COLUMNS = tables.alert_message.c
+# No pause and no claim is as long: what lies farther ahead was written before the clock was set
+# back, and would silence its channel until then.
+_FARTHEST_S = 3600.0
 
 
 class State(StrEnum):
@@ -123,22 +126,37 @@ def drop(tx: Connection, alert: int, *, at: float) -> None:
 
 
 def _is_free(at: float) -> Any:
-    return or_(_COLUMNS.lease_until.is_(None), _COLUMNS.lease_until < at)
+    until = _COLUMNS.lease_until
+    return or_(until.is_(None), until < at, until > at + _FARTHEST_S)
+
+
+def _is_due(at: float) -> Any:
+    not_before = _COLUMNS.not_before
+    return and_(or_(not_before <= at, not_before > at + _FARTHEST_S), _is_free(at))
+
+
+def _waits(channel: Channel) -> Any:
+    return and_(_COLUMNS.state == State.WAITING, _COLUMNS.channel == channel)
+
+
+def _oldest(channel: Channel) -> Any:
+    """The message of a channel that goes first; one about what only a newer node knows does not."""
+    return (
+        select(tables.alert_message, tables.alert.c.kind, tables.alert.c.subject,
+               tables.alert.c.since)
+        .join(tables.alert, tables.alert.c.id == _COLUMNS.alert)
+        .where(_waits(channel), tables.alert.c.kind.in_(tuple(Kind)))
+        .order_by(_COLUMNS.id)
+        .limit(1)
+    )  # fmt: skip
 
 
 def anything_due(tx: Connection, channel: Channel, *, at: float) -> bool:
     """Whether `claim` could have something to give: a look that takes no lock."""
-    found = (
-        select(_COLUMNS.id)
-        .where(
-            _COLUMNS.state == State.WAITING,
-            _COLUMNS.channel == channel,
-            _COLUMNS.not_before <= at,
-            _is_free(at),
-        )
-        .limit(1)
-    )
-    return tx.scalar(found) is not None
+    oldest = tx.execute(_oldest(channel)).one_or_none()
+    if oldest is None:
+        return False
+    return tx.scalar(select(_COLUMNS.id).where(_COLUMNS.id == oldest.id, _is_due(at))) is not None
 
 
 def claim(tx: Connection, channel: Channel, *, at: float, lease_s: float) -> Message | None:
@@ -150,20 +168,12 @@ def claim(tx: Connection, channel: Channel, *, at: float, lease_s: float) -> Mes
     Returns:
         `None` where none waits, the channel is left alone for a while, or another node sends.
     """
-    waits = (_COLUMNS.channel == channel, _COLUMNS.state == State.WAITING)
-    found = tx.execute(
-        select(tables.alert_message, tables.alert.c.kind, tables.alert.c.subject,
-               tables.alert.c.since)
-        .join(tables.alert, tables.alert.c.id == _COLUMNS.alert)
-        .where(*waits, tables.alert.c.kind.in_(tuple(Kind)))
-        .order_by(_COLUMNS.id)
-        .limit(1)
-    ).one_or_none()  # fmt: skip
+    found = tx.execute(_oldest(channel)).one_or_none()
     if found is None:
         return None
     taken = tx.execute(
         update(tables.alert_message)
-        .where(_COLUMNS.id == found.id, *waits, _COLUMNS.not_before <= at, _is_free(at))
+        .where(_COLUMNS.id == found.id, _waits(channel), _is_due(at))
         .values(lease_until=at + lease_s)
     )
     if not taken.rowcount:

@@ -212,6 +212,7 @@ class _Attempt:
     def _on_connected(self, event: Event, timeout_s: float) -> None:
         checkpoint.install(event.assoc)
         connection.set_up(event.assoc, timeout_s=timeout_s)
+        connection.read_within(event.assoc, timeout_s=timeout_s)
         self._connected.set()
 
     def failure(self, assoc: Association) -> RetryLater:

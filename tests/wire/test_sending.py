@@ -22,7 +22,8 @@ from pydicom.uid import (
     JPEG2000Lossless,
     RLELossless,
 )
-from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from servers import Orthanc
 from wire.receiving import HOST, NODE, Receiver, Start, dataset_bytes, instance, write
 
@@ -310,6 +311,21 @@ def test_a_peer_that_does_not_know_us_says_so(pacs: Pacs, tmp_path: Path) -> Non
     with pytest.raises(RetryLater, match="calling-ae-title-not-recognized") as raised:
         sender.send(files(tmp_path, 1), to=pacs.to, calling_ae_title="STRANGER")
     assert "STRANGER" in raised.value.detail
+
+
+def test_a_rejection_is_named_however_late_it_is_looked_at(pacs: Pacs) -> None:
+    ended = threading.Event()
+    late = [
+        (evt.EVT_CONN_CLOSE, lambda _: ended.set()),
+        # In pynetdicom's thread that is to look whether there is a connection, and an answer.
+        (evt.EVT_REQUESTED, lambda _: ended.wait(30)),
+    ]
+    contexts = [build_context(Verification)]
+    with (
+        pytest.raises(RetryLater, match="calling-ae-title-not-recognized"),
+        request.requested(pacs.to, calling_ae_title="STRANGER", contexts=contexts, handlers=late),
+    ):
+        pass
 
 
 def test_a_wrong_ae_title_of_the_peer_is_named(pacs: Pacs, tmp_path: Path) -> None:

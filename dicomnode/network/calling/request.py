@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -217,12 +218,12 @@ class _Attempt:
 
     def failure(self, assoc: Association) -> RetryLater:
         """Why there is no association."""
-        to, reply = self._to, assoc.acceptor.primitive
+        to, reply = self._to, assoc.acceptor.primitive or _unread(assoc)
         if self._handshake is not None and self._handshake.failure is not None:
             return RetryLater("tls-failed", f"{to} {explained(self._handshake.failure)}.")
         if not self.is_connected:
             return self._unreachable()
-        if assoc.is_rejected and isinstance(reply, A_ASSOCIATE):
+        if isinstance(reply, A_ASSOCIATE) and reply.result:
             return _rejected(reply, to, self._calling_ae_title)
         doubt = "Is it a DICOM node?"
         if to.security is not None:
@@ -241,6 +242,16 @@ class _Attempt:
             "peer-unreachable",
             f"Nothing answers at {self._to}. Is it running, and are host and port right?",
         )
+
+
+def _unread(assoc: Association) -> object | None:
+    """The answer, where it came and the connection ended behind it before pynetdicom looked.
+
+    It takes such a connection for one that never was, and leaves the answer in its queue.
+    """
+    with contextlib.suppress(queue.Empty):
+        return assoc.dul.to_user_queue.get(block=False)
+    return None
 
 
 def _rejected(reply: A_ASSOCIATE, to: Destination, calling_ae_title: str) -> RetryLater:

@@ -9,17 +9,20 @@ import threading
 
 import pytest
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from wire.receiving import HOST, KIND, NODE, Associate, Peer, Receiver, Start
 
 from dicomnode.archive.arrival import Arrival, End, Opened, TurnedAway
 from dicomnode.errors import Misconfigured
 from dicomnode.network import association
+from dicomnode.network.calling import request
 from dicomnode.network.serving import acceptor
 
 
 def rejection(assoc: Association) -> tuple[int | None, ...]:
-    assert assoc.is_rejected
-    reply = assoc.acceptor.primitive
+    reply = assoc.acceptor.primitive or request.unread(assoc)
+    assert isinstance(reply, A_ASSOCIATE)
+    assert reply.result
     return reply.result, reply.result_source, reply.diagnostic
 
 

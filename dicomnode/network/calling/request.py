@@ -218,7 +218,7 @@ class _Attempt:
 
     def failure(self, assoc: Association) -> RetryLater:
         """Why there is no association."""
-        to, reply = self._to, assoc.acceptor.primitive or _unread(assoc)
+        to, reply = self._to, assoc.acceptor.primitive or unread(assoc)
         if self._handshake is not None and self._handshake.failure is not None:
             return RetryLater("tls-failed", f"{to} {explained(self._handshake.failure)}.")
         if not self.is_connected:
@@ -244,7 +244,7 @@ class _Attempt:
         )
 
 
-def _unread(assoc: Association) -> object | None:
+def unread(assoc: Association) -> object | None:
     """The answer, where it came and the connection ended behind it before pynetdicom looked.
 
     It takes such a connection for one that never was, and leaves the answer in its queue.

@@ -23,12 +23,18 @@ window.dicomnode = {
     return found?.displaySetInstanceUID ?? null;
   },
 
-  // Turn to an image of the stack.
+  // Turn to an image of the stack, and say whether it is the one that is drawn.
   async turnTo(sopInstanceUID) {
+    const isOf = (imageId) => imageId?.includes(`/instances/${sopInstanceUID}/`) ?? false;
+    const shown = this.shown();
+    if (shown === null || isOf(shown)) return isOf(shown);
     const viewport = this.viewport();
-    const isOf = (imageId) => imageId.includes(`/instances/${sopInstanceUID}/`);
-    await viewport.setImageIdIndex(viewport.getImageIds().findIndex(isOf));
-    viewport.render();
+    const index = viewport.getImageIds().findIndex(isOf);
+    if (index >= 0) {
+      await viewport.setImageIdIndex(index);
+      viewport.render();
+    }
+    return isOf(this.shown());
   },
 
   // Where points in patient coordinates lie on the canvas: [x, y] of each, as CSS counts.

@@ -43,6 +43,7 @@ OPEN = "Do you want to open this Segmentation?"
 TRACK = "Do you want to continue tracking measurements for this study?"
 
 SIZE = {"width": 1280, "height": 800}
+_TURN_EVERY_MS = 100
 WITHIN_MS = 30_000  # what a page may take for anything; two busy cores are slow
 
 _BUILT = "package/dist/"  # in the archive: the viewer as browsers take it
@@ -249,10 +250,10 @@ class Viewer:
 
     def turn_to(self, sop_instance_uid: str) -> None:
         """Show this image of the series."""
-        self.page.wait_for_function("() => window.dicomnode.shown()")
-        self._ask("turnTo", sop_instance_uid)
+        # Again until it stands: a viewer that loads an answer meanwhile sets up its stack anew,
+        # and begins with an image of its own choice.
         self.page.wait_for_function(
-            "uid => window.dicomnode.shown()?.includes(`/instances/${uid}/`)", arg=sop_instance_uid
+            "uid => window.dicomnode.turnTo(uid)", arg=sop_instance_uid, polling=_TURN_EVERY_MS
         )
 
     def places(self, points: NDArray[Any]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ PINS   := deploy/constraints.txt
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench-ingest bench-inference bench-pages bench-results bench-replay soak fuzz
+.PHONY: help install demo test lint check format bench-ingest bench-inference bench-pages bench-results bench-replay soak fuzz
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,11 +32,13 @@ demo: install ## take the sample study the whole way; results in out/demo (ARGS=
 test: install ## run every test; those whose servers are missing say so and are skipped
 	$(BIN)/python -m pytest $(ARGS)
 
-check: install ## lint, format, types, layers, unit and property tests: a few minutes, no servers
+lint: install ## style, format, types, layers: a minute
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint ## the same, then unit and property tests: a few minutes, no servers
 	$(BIN)/python -m pytest --quiet tests/unit tests/property $(ARGS)
 
 format: install ## rewrite the code as the formatter and the safe fixes of the linter want it

@@ -44,7 +44,7 @@ TRACK = "Do you want to continue tracking measurements for this study?"
 
 SIZE = {"width": 1280, "height": 800}
 _TURN_EVERY_MS = 100
-WITHIN_MS = 30_000  # what a page may take for anything; two busy cores are slow
+WITHIN_MS = 60_000  # what a page may take for anything; two busy cores are slow
 
 _BUILT = "package/dist/"  # in the archive: the viewer as browsers take it
 

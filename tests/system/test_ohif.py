@@ -30,7 +30,7 @@ pytestmark = pytest.mark.server("orthanc", "orthanc-dicomweb", "chromium", "npm"
 PROFILE = profile.NAMED["ohif"]
 #: The same without what works around the faults of this release: whether it still has them.
 PLAIN = PROFILE.with_choices({"workarounds": "none"})
-WITHIN_S = 20
+WITHIN_S = 60
 #: For what is known to fail.
 SOON_S = 3
 

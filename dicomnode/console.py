@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -36,6 +38,14 @@ def seconds(text: str) -> float:
     if found is None:
         raise typer.BadParameter(f"{text!r} is no length of time: write 90m, 12h or 7d")
     return float(found[1]) * _UNITS_S[found[2]]
+
+
+def user() -> str:
+    """Who runs this, as far as the machine knows a name: in a container it may know none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def show(document: Any, *, as_json: bool, text: Callable[[Any], Any]) -> None:

@@ -16,8 +16,11 @@ from sqlalchemy import Connection
 from dicomnode import bundle, node, replay, routing, settings
 from dicomnode.alerting import account
 from dicomnode.archive import journal
+from dicomnode.archive.access import audit
+from dicomnode.archive.access.audit import Action, Result
 from dicomnode.archive.alerts import standing
 from dicomnode.archive.asked import accounts, usage
+from dicomnode.archive.auditing.recording import database_of
 from dicomnode.archive.database import Database
 from dicomnode.archive.journal import Entry, Kind
 from dicomnode.archive.studies import decisions
@@ -79,11 +82,25 @@ def study(configuration: Configuration, beginning: str) -> Document:
         }
 
 
-def retry(configuration: Configuration, beginning: str, *, now: float) -> Document:
-    """Run the failed jobs of a study once more; the only answer here that changes something."""
+def retry(configuration: Configuration, beginning: str, *, person: str, now: float) -> Document:
+    """Run the failed jobs of a study once more; the only answer here that changes something.
+
+    Args:
+        person: Who asks for it: it is written down as what is done on the page is.
+    """
     with _database(configuration) as database, database.write() as tx:
         uid = _find(tx, beginning)
-        return {"study": uid, "jobs": revisions.retry(tx, uid, at=now)}
+        begun = revisions.retry(tx, uid, at=now)
+        audit.write(
+            tx,
+            Action.RETRY,
+            at=now,
+            person=person,
+            subject=f"study {uid}",
+            outcome=Result.DONE if begun else Result.REFUSED,
+            study=uid,
+        )
+        return {"study": uid, "jobs": begun}
 
 
 def why(configuration: Configuration, beginning: str) -> Document:
@@ -219,7 +236,7 @@ def looking(configuration: Configuration) -> Iterator[Connection]:
 
 @contextmanager
 def _database(configuration: Configuration) -> Iterator[Database]:
-    database = Database(configuration.database.url)
+    database = database_of(configuration)
     try:
         if not database.has_schema():
             raise Misconfigured(
@@ -275,7 +292,7 @@ def _model(name: str, model: Model) -> Document:
 
 def _uses(configuration: Configuration) -> dict[str, usage.Use]:
     """Model → its last use; nothing where the node has never run."""
-    database = Database(configuration.database.url)
+    database = database_of(configuration)
     try:
         if not database.has_schema():
             return {}

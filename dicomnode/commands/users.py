@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from dicomnode.archive.access import audit, people
 from dicomnode.archive.access.audit import Action
 from dicomnode.archive.access.people import Role
 from dicomnode.archive.auditing.recording import database_of
-from dicomnode.console import DEFAULT_FILE, EXIT_FAILED, FileOption, Json, err, out, show
+from dicomnode.console import DEFAULT_FILE, EXIT_FAILED, FileOption, Json, err, out, show, user
 from dicomnode.errors import Misconfigured
 from dicomnode.web import passwords
 
@@ -109,15 +107,7 @@ def _writing(file: Path) -> Iterator[Connection]:
 
 def _note(tx: Connection, action: Action, name: str, *, detail: str = "") -> None:
     """Write down what was done from here: by whom of this machine's users is not known."""
-    audit.write(tx, action, at=time.time(), person=_user(), subject=name, detail=detail)
-
-
-def _user() -> str:
-    """Who runs this, as far as the machine knows a name: in a container it may know none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+    audit.write(tx, action, at=time.time(), person=user(), subject=name, detail=detail)
 
 
 def _password(file: Path | None) -> str:

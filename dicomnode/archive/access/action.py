@@ -1,4 +1,4 @@
-"""What somebody can do on the page or with `dicomnode users`, and how it can end."""
+"""What somebody can do on the page or the command line, and how it can end."""
 
 from __future__ import annotations
 

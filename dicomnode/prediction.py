@@ -190,6 +190,9 @@ Answer = (
     | Registration
 )
 
+#: Answers whose arrays lie on the grid of what was shown.
+OnGrid = LabelMap | Masks | ProbabilityMap | HeatMap | DerivedImage
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:

@@ -19,7 +19,11 @@ _log = log.get(__name__)
 _GIB = 1024**3
 #: Of the machine's memory, for all slots together, where the configuration names no number.
 _SHARE = 0.8
+_KIB = 1024
+_MEMINFO = Path("/proc/meminfo")
 _CGROUP_MAX = Path("/sys/fs/cgroup/memory.max")
+_CGROUP_NOW = Path("/sys/fs/cgroup/memory.current")
+_CGROUP_STAT = Path("/sys/fs/cgroup/memory.stat")
 
 
 def cap(*, device: str, memory_gib: float | None, slots: int) -> int | None:
@@ -45,8 +49,22 @@ def total() -> int:
 
 
 def available() -> int:
-    """Bytes of the machine's memory that can be had now."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
+    """Bytes of the machine's memory, or of the container's, that can be had now."""
+    machine = number(_MEMINFO, "MemAvailable:") * _KIB
+    try:
+        limit = int(_CGROUP_MAX.read_text(encoding="ascii"))
+        used = int(_CGROUP_NOW.read_text(encoding="ascii"))
+        # What the kernel keeps of files, and gives up for whoever asks for memory.
+        kept = number(_CGROUP_STAT, "inactive_file")
+    except (OSError, ValueError):
+        return machine
+    return min(machine, max(0, limit - used + kept))
+
+
+def number(file: Path, key: str) -> int:
+    """What stands behind a word at the beginning of a line; 0 where no line begins so."""
+    for line in file.read_text(encoding="ascii").splitlines():
+        words = line.split()
+        if words[:1] == [key]:
+            return int(words[1])
     return 0

@@ -220,7 +220,7 @@ def _is_same(agreement: Mapping[str, float]) -> bool:
 
 def _agreement(one: Answer, other: Answer) -> Iterator[tuple[str, float]]:
     if isinstance(one, LabelMap) and isinstance(other, LabelMap):
-        for label in np.unique(one.array)[1:]:
+        for label in sorted({*np.unique(one.array), *np.unique(other.array)} - {0}):
             yield "dice", _dice(one.array == label, other.array == label)
     elif isinstance(one, Masks) and isinstance(other, Masks):
         for mask, again in zip(one.array, other.array, strict=True):
@@ -232,16 +232,24 @@ def _agreement(one: Answer, other: Answer) -> Iterator[tuple[str, float]]:
     elif isinstance(one, Numbers) and isinstance(other, Numbers):
         yield "relative", _relative(one.values, other.values)
     elif isinstance(one, Boxes | Points | Registration):
-        yield "relative", _relative(_places(one), _places(other))
+        yield from _of_places(one, other)
     else:
         first, second = getattr(one, "array", 0.0), getattr(other, "array", 0.0)
         span = float(np.nanmax(first) - np.nanmin(first)) or 1.0
         yield "probability", float(np.nanmax(np.abs(first - second))) / span
 
 
+def _of_places(one: Answer, other: Answer) -> Iterator[tuple[str, float]]:
+    yield "relative", _relative(_places(one), _places(other))
+    if isinstance(one, Boxes) and isinstance(other, Boxes):
+        pairs = list(zip(one.boxes, other.boxes, strict=False))
+        yield "dice", float(all(box.label == again.label for box, again in pairs))
+        yield "probability", max((abs(b.score - again.score) for b, again in pairs), default=0.0)
+
+
 def _places(answer: Answer) -> list[float]:
     if isinstance(answer, Boxes):
-        return [value for box in answer.boxes for value in (*box.low, *box.high, box.score)]
+        return [value for box in answer.boxes for value in (*box.low, *box.high)]
     if isinstance(answer, Points):
         return [value for point in answer.points for value in point.at]
     if isinstance(answer, Registration):

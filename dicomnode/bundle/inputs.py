@@ -22,7 +22,8 @@ Form = Literal["volume", "image", "cine", "slide"]
 #: What a pixel's number means when the model sees it.
 #:
 #: =========  ====================================================================================
-#: modality   after the Modality LUT (PS3.4 N.2.1.1): Hounsfield units of a CT; RGB of colour
+#: modality   after the Modality LUT (PS3.4 N.2.1.1): Hounsfield units of a CT, and no other of its
+#:            maps (iodine, electron density); RGB of colour
 #: displayed  after the VOI LUT and the photometric interpretation too (PS3.4 N.2.1), scaled to
 #:            0 to 255, brightest 255: what a viewer shows, and what JPEG and PNG files hold
 #: suvbw      PET in standardized uptake values by body weight, g/mL
@@ -68,7 +69,7 @@ class Input(Strict):
         values: What a pixel's number means.
         view: Which images of the series.
         on_grid_of: The input whose grid this one is resampled to, linearly, before the model sees
-            it; left out, it stays on its own.
+            it; left out, it stays on its own, as the first input must where anything is marked.
     """
 
     form: Form = "volume"

@@ -17,6 +17,7 @@ from dicomnode.bundle.outputs import (
     HeatMapOutput,
     LabelMapOutput,
     MasksOutput,
+    NumbersOutput,
     Output,
     RegistrationOutput,
 )
@@ -30,6 +31,8 @@ METADATA_NAME = "configs/metadata.json"
 DIGEST_SHOWN = 16
 #: Algorithm Version is an LO: at most 64 characters (PS3.5 6.2). "+" and the digest are part of it.
 MAX_VERSION = 64 - 1 - DIGEST_SHOWN
+
+_WITHOUT_PLACE = ClassificationOutput | NumbersOutput | RegistrationOutput
 
 
 class Region(Strict):
@@ -118,10 +121,17 @@ class Manifest(Strict):
         if bool(self.steps) != bool(self.takes or self.merges):
             raise ValueError("steps: a chain says in takes or merges what it answers")
         for name, one in self.outputs.items():
-            fault = self._misfit(one)
+            fault = self._misfit(one) or self._off_grid(one)
             if fault:
                 raise ValueError(f"outputs.{name}.{fault}")
         return self
+
+    def _off_grid(self, output: Output) -> str:
+        """Why an output would not lie on the images that it is said of; "" if it does."""
+        first, one = next(iter(self.inputs.items()))
+        if one.on_grid_of is None or isinstance(output, _WITHOUT_PLACE):
+            return ""
+        return f"kind: it lies on the images of '{first}': they keep their own grid (on_grid_of)"
 
     def _misfit(self, output: Output) -> str:
         """What of an output does not fit to the inputs and the other outputs; "" if all does."""
@@ -190,6 +200,9 @@ class Manifest(Strict):
                     "manifest-faulty", f"{path}: merges.{name}: its outputs differ in meaning."
                 )
             outputs[name] = first
+        for name, output in outputs.items():
+            if fault := self._off_grid(output):
+                raise Misconfigured("manifest-faulty", f"{path}: outputs.{name}.{fault}.")
         return self.model_copy(update={"outputs": outputs})
 
     def _require_said(self, said: Mapping[str, Output], path: Path) -> None:
@@ -198,12 +211,9 @@ class Manifest(Strict):
             if named not in said:
                 raise Misconfigured("manifest-faulty", f"{path}: {key}: there is no '{named}'.")
         for name, step in self.steps.items():
-            if step.region and not isinstance(
-                said[step.region.of], LabelMapOutput | MasksOutput | BoxesOutput
-            ):
-                raise Misconfigured(
-                    "manifest-faulty", f"{path}: steps.{name}.region.of: has no place in the image."
-                )
+            fault = step.region and _misplaced(step.region, said[step.region.of])
+            if fault:
+                raise Misconfigured("manifest-faulty", f"{path}: steps.{name}.region.{fault}.")
         for key, named in self._named():
             if isinstance(said[named], RegistrationOutput):
                 # It names an input of its step, which the chain may call otherwise, or not have.
@@ -216,6 +226,18 @@ class Manifest(Strict):
         for name, step in self.steps.items():
             if step.region:
                 yield f"steps.{name}.region.of", step.region.of
+
+
+def _misplaced(region: Region, output: Output) -> str:
+    """Why nothing can ever be found where a step looks; "" if it can."""
+    if isinstance(output, LabelMapOutput | MasksOutput):
+        known = {one.label for one in output.segments}
+    elif isinstance(output, BoxesOutput):
+        known = {one.label for one in output.findings}
+    else:
+        return "of: has no place in the image"
+    unknown = sorted(set(region.labels) - known)
+    return f"labels: '{region.of}' has no label {unknown[0]}" if unknown else ""
 
 
 def _meaning(output: Output) -> dict[str, Any]:

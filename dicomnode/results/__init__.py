@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dicomnode.bundle import Bundle
+from dicomnode.durable import sync
 from dicomnode.prediction import Prediction
 from dicomnode.profile import Profile
 from dicomnode.results import plan, said, writing
@@ -91,7 +92,7 @@ def write(results: Iterable[Result], folder: Path) -> tuple[Path, ...]:
         name = f"{result.kind}-{count}.dcm" if count > 1 else f"{result.kind}.dcm"
         paths.append(folder / name)
         _write_durably(paths[-1], result)
-    _sync_folder(folder)
+    sync(folder)
     return tuple(paths)
 
 
@@ -102,11 +103,3 @@ def _write_durably(path: Path, result: Result) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

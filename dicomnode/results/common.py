@@ -243,13 +243,13 @@ def decimal(value: float) -> DSfloat:
     return DSfloat(value, auto_format=True)
 
 
-def new(sop_class_uid: str, *, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> Dataset:
+def new(sop_class_uid: str) -> Dataset:
     """An object that says nothing yet but what it is."""
     dataset = Dataset()
     dataset.SOPClassUID = UID(sop_class_uid)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-    dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return dataset
 
 

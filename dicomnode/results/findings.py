@@ -25,7 +25,6 @@ from dicomnode.bundle import (
     BoxesOutput,
     ClassificationOutput,
     Code,
-    Finding,
     NumbersOutput,
     PointsOutput,
     ProbabilityMapOutput,
@@ -40,7 +39,8 @@ from dicomnode.prediction import (
     Prediction,
     ProbabilityMap,
 )
-from dicomnode.results import said
+from dicomnode.results import finding_site, said
+from dicomnode.results.finding_site import Site
 from dicomnode.volume import SliceSource, Volume
 
 CERTAINTY = Code(value="111012", scheme="DCM", meaning="Certainty of Finding")
@@ -65,7 +65,8 @@ class Group:
     Attributes:
         about: Frames that it is about; empty: all that was shown.
         finding: What was found.
-        site: Finding with category, region and side.
+        category: Of what kind that is (CID 7150).
+        site: Where it is, and on which side.
         evaluations: Name → value.
         measurements: Name, value, unit.
         graphic: POINT or POLYGON (mm) or POLYLINE (columns and rows); "" without a place.
@@ -76,7 +77,8 @@ class Group:
     tracking_uid: str
     tracking_id: str
     finding: Code
-    site: Finding | None = None
+    category: Code | None = None
+    site: Site | None = None
     about: tuple[SliceSource, ...] = ()
     evaluations: tuple[tuple[Code, Code], ...] = ()
     measurements: tuple[tuple[Code, float, Code], ...] = ()
@@ -160,6 +162,7 @@ def _numbers(
             tracking_uid=said.tracking_uid(key, answer.output, number, frame=answer.frame),
             tracking_id=one.name,
             finding=one.anatomic_region or CLINICAL_FINDING,
+            site=finding_site.of_quantity(one),
             about=_about(answer.frame, prediction),
             measurements=((one.code, value, one.unit),),
         )
@@ -174,7 +177,8 @@ def _boxes(answer: Boxes, output: BoxesOutput, prediction: Prediction, key: str)
             tracking_uid=said.tracking_uid(key, answer.output, 0, frame=answer.frame),
             tracking_id=answer.output,
             finding=first.type,
-            site=first,
+            category=first.category,
+            site=finding_site.of(first),
             about=about,
             comments=(NONE_FOUND,),
         )
@@ -187,7 +191,8 @@ def _boxes(answer: Boxes, output: BoxesOutput, prediction: Prediction, key: str)
             tracking_uid=said.tracking_uid(key, answer.output, number, frame=answer.frame),
             tracking_id=f"{finding.name} {number}",
             finding=finding.type,
-            site=finding,
+            category=finding.category,
+            site=finding_site.of(finding),
             about=about,
             measurements=((CERTAINTY, _percent(box.score), PERCENT), *longest),
             graphic="POLYGON" if is_placed else "POLYLINE",
@@ -205,7 +210,8 @@ def _points(
             tracking_uid=said.tracking_uid(key, answer.output, number, frame=answer.frame),
             tracking_id=landmark.name,
             finding=landmark.type,
-            site=landmark,
+            category=landmark.category,
+            site=finding_site.of(landmark),
             about=_about(answer.frame, prediction),
             graphic="POINT",
             points=_written(np.array([point.at])),
@@ -223,7 +229,8 @@ def _probabilities(
             tracking_uid=said.tracking_uid(key, answer.output, one.label),
             tracking_id=one.name,
             finding=one.type,
-            site=one,
+            category=one.category,
+            site=finding_site.of(one),
             comments=(EACH_VOXEL,),
         )
 

@@ -20,6 +20,7 @@ from dicomnode import __version__
 from dicomnode.bundle import Code
 from dicomnode.errors import ResultMismatch
 from dicomnode.results import common
+from dicomnode.results.checking.expected import same
 from dicomnode.results.common import Result, Stamp
 from dicomnode.results.part import Part
 
@@ -146,7 +147,7 @@ def check(path: Path, *, meant: Result, header: Dataset, about: Sequence[Referen
     """
     dataset = dcmread(path)
     for keyword in common.IDENTITY:
-        if (dataset.get(keyword) or None) != (header.get(keyword) or None):
+        if not same(dataset.get(keyword), header.get(keyword)):
             raise ResultMismatch("identity-differs", f"{keyword} is not what the source has.")
     named = [
         instance.ReferencedSOPInstanceUID

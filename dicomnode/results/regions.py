@@ -90,12 +90,13 @@ def in_patient(region: Region, prediction: Prediction) -> NDArray[np.float64] | 
         affine: NDArray[np.float64] | None = subject.affine
     else:
         affine = subject.frames[region.frame].affine if isinstance(subject, Images) else None
-    if affine is None:
+    # The frame's own place, from which the affine of a volume may stray: of uneven slices it is
+    # that of even ones.
+    position = subject.sources[region.frame].position
+    if affine is None or position is None:
         return None
-    index = region.frame if isinstance(subject, Volume) else 0
     columns, rows = (region.points - _CENTRE).T
-    there = np.column_stack([np.full(len(rows), index), rows, columns, np.ones(len(rows))])
-    placed: NDArray[np.float64] = there @ affine[:3].T
+    placed: NDArray[np.float64] = np.column_stack([rows, columns]) @ affine[:3, 1:3].T + position
     return placed
 
 

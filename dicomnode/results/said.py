@@ -18,6 +18,7 @@ from dicomnode.prediction import (
     LabelMap,
     Masks,
     Numbers,
+    OnGrid,
     Points,
     Prediction,
     ProbabilityMap,
@@ -31,8 +32,6 @@ from dicomnode.volume import Images, Slide, Volume
 Segmented = LabelMap | Masks
 #: Answers that stand in the report alone.
 Reported = Boxes | Points | Classification | Numbers
-#: Answers that lie on the grid of what was shown.
-OnGrid = Segmented | HeatMap | ProbabilityMap | DerivedImage
 
 #: keyword → why the inputs of a model may have only one value of it. Series of one study may well
 #: belong to several orders, each with its Accession Number: a result has that of its source.
@@ -101,7 +100,9 @@ def _require_belonging(prediction: Prediction, manifest: Manifest) -> None:
     for place, other in enumerate(prediction.also_shown):
         for keyword, reason in _ONE_FOR_ALL_INPUTS.items():
             # What is registered may lie in a space of its own: to say where is the model's task.
-            if keyword == "FrameOfReferenceUID" and place in moving:
+            # Images that are looked at one by one need not lie in any.
+            are_volumes = isinstance(prediction.subject, Volume) and isinstance(other, Volume)
+            if keyword == "FrameOfReferenceUID" and (place in moving or not are_volumes):
                 continue
             if other.header.get(keyword) != first.get(keyword):
                 raise UnsuitableSeries(reason, f"{keyword} is not the same in all inputs.")

@@ -19,6 +19,16 @@ from dicomnode.errors import RetryLater, UnsuitableSeries
 UNIT_TOLERANCE = 1e-3  # of the length and of the right angle of the two direction cosines
 
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_HAS_GROUPS = "PerFrameFunctionalGroupsSequence"
+_TRANSFORMATION, _WINDOW = "PixelValueTransformation", "FrameVOILUT"
+# Secondary captures with functional groups say these of the whole image (PS3.3 C.8.6.3).
+_ALSO_OF_THE_IMAGE = (_TRANSFORMATION, _WINDOW)
+# Functional group → what is read of it to show a frame; "" for the image itself.
+_SHOWN = {
+    "": ("BitsStored", "PixelRepresentation", "PhotometricInterpretation"),
+    _TRANSFORMATION: ("RescaleSlope",),
+    _WINDOW: ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+}
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 #: What pydicom and its decoders raise for bytes that they cannot make sense of.
@@ -65,6 +75,7 @@ class Frame:
         pixel_spacing: Pixel Spacing: mm between rows, mm between columns.
         slice_thickness: Slice Thickness in mm; `None` where the image does not say.
         rescale: Rescale Slope and Intercept; `None` where there are none.
+        rescale_type: Rescale Type (0028,1054): what the values are then; "" where it is not said.
     """
 
     dataset: Dataset
@@ -73,6 +84,7 @@ class Frame:
     pixel_spacing: NDArray[np.float64]
     slice_thickness: float | None
     rescale: tuple[float, float] | None
+    rescale_type: str
 
     @property
     def position(self) -> NDArray[np.float64]:
@@ -109,7 +121,7 @@ def split(dataset: Dataset) -> Iterator[Frame]:
     Raises:
         UnsuitableSeries: `no-geometry` or `incomplete-rescale`.
     """
-    if "PerFrameFunctionalGroupsSequence" in dataset:
+    if _HAS_GROUPS in dataset:
         for number in range(1, len(dataset.PerFrameFunctionalGroupsSequence) + 1):
             yield _frame(dataset, number)
     elif int(dataset.get("NumberOfFrames") or 1) > 1:
@@ -129,6 +141,31 @@ def single(dataset: Dataset) -> Frame:
     return _frame(dataset, None)
 
 
+def rescaled(stored: NDArray[Any], dataset: Dataset, number: int) -> NDArray[Any]:
+    """The values of one frame after its Modality LUT (PS3.3 C.11.1).
+
+    Raises:
+        UnsuitableSeries: `incomplete-rescale`.
+    """
+    if dataset.get("ModalityLUTSequence"):
+        return apply_modality_lut(stored, dataset)
+    rescale = _rescale(dataset, number if _HAS_GROUPS in dataset else None)
+    return stored if rescale is None else stored * rescale[0] + rescale[1]
+
+
+def display(dataset: Dataset, number: int) -> Dataset:
+    """What says how the values of one frame are shown: of an enhanced image, its own groups."""
+    if _HAS_GROUPS not in dataset:
+        return dataset
+    found = Dataset()
+    for group, keywords in _SHOWN.items():
+        for keyword in keywords:
+            value = attribute(dataset, number, group, keyword) if group else dataset.get(keyword)
+            if value is not None:
+                setattr(found, keyword, value)
+    return found
+
+
 def without_pixels(dataset: Dataset) -> Dataset:
     """The header of an instance."""
     return Dataset({e.tag: e for e in dataset if e.keyword not in _PIXEL_KEYWORDS})
@@ -139,7 +176,7 @@ def _frame(dataset: Dataset, number: int | None) -> Frame:
     orientation = _numbers(dataset, number, "PlaneOrientation", "ImageOrientationPatient", count=6)
     spacing = _numbers(dataset, number, "PixelMeasures", "PixelSpacing", count=2)
     x, y, z = _numbers(dataset, number, "PlanePosition", "ImagePositionPatient", count=3)
-    thickness = _attribute(dataset, number, "PixelMeasures", "SliceThickness")
+    thickness = attribute(dataset, number, "PixelMeasures", "SliceThickness")
     rows, columns = orientation[:3], orientation[3:]
     skew = (rows @ rows - 1, columns @ columns - 1, rows @ columns)
     if np.abs(skew).max() > UNIT_TOLERANCE or spacing.min() <= 0:
@@ -164,13 +201,13 @@ def _frame(dataset: Dataset, number: int | None) -> Frame:
         pixel_spacing=spacing,
         slice_thickness=float(thickness) if thickness else None,
         rescale=_rescale(dataset, number),
+        rescale_type=str(attribute(dataset, number, _TRANSFORMATION, "RescaleType") or ""),
     )
 
 
 def _rescale(dataset: Dataset, number: int | None) -> tuple[float, float] | None:
-    group = "PixelValueTransformation"
     keywords = ("RescaleSlope", "RescaleIntercept")
-    values = [_attribute(dataset, number, group, keyword) for keyword in keywords]
+    values = [attribute(dataset, number, _TRANSFORMATION, keyword) for keyword in keywords]
     if values == [None, None]:
         return None
     if None in values:
@@ -183,7 +220,7 @@ def _numbers(
     dataset: Dataset, number: int | None, group: str, keyword: str, *, count: int
 ) -> NDArray[np.float64]:
     try:
-        values = np.array(_attribute(dataset, number, group, keyword), dtype=np.float64)
+        values = np.array(attribute(dataset, number, group, keyword), dtype=np.float64)
     except (TypeError, ValueError):
         values = np.empty(0)
     if values.shape != (count,) or not np.isfinite(values).all():
@@ -191,10 +228,13 @@ def _numbers(
     return values
 
 
-def _attribute(dataset: Dataset, number: int | None, group: str, keyword: str) -> Any:
+def attribute(dataset: Dataset, number: int | None, group: str, keyword: str) -> Any:
     """The value of an attribute that an enhanced image keeps in a functional group.
 
     `None` where neither the frame's own group nor the shared one has it (PS3.3 C.7.6.16.1).
+
+    Args:
+        number: Of the frame, from 1; `None` of an image that has no functional groups.
     """
     if number is None:
         return dataset.get(keyword)
@@ -202,7 +242,7 @@ def _attribute(dataset: Dataset, number: int | None, group: str, keyword: str) -
     for groups in (own, *(dataset.get("SharedFunctionalGroupsSequence") or ())):
         if items := groups.get(f"{group}Sequence"):
             return items[0].get(keyword)
-    return None
+    return dataset.get(keyword) if group in _ALSO_OF_THE_IMAGE else None
 
 
 def decode(dataset: Dataset) -> NDArray[Any]:
@@ -213,7 +253,7 @@ def decode(dataset: Dataset) -> NDArray[Any]:
     Raises:
         UnsuitableSeries: `undecodable`.
     """
-    count = len(dataset.get("PerFrameFunctionalGroupsSequence") or [None])
+    count = len(dataset.get(_HAS_GROUPS) or [None])
     try:
         stored = dataset.pixel_array.reshape(count, dataset.Rows, dataset.Columns)
         return apply_modality_lut(stored, dataset) if "ModalityLUTSequence" in dataset else stored

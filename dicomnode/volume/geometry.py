@@ -49,7 +49,7 @@ def affine_of(frames: Sequence[Frame], *, irregular: bool, tilted: bool) -> NDAr
     Args:
         frames: In the order of `along_normal`.
         irregular: Whether uneven slice distances are tolerated; then the slice step is the mean.
-            Missing slices never are.
+            Missing slices never are, nor slices that stray from the line on which the others lie.
         tilted: Whether slices that are shifted sideways are tolerated; the affine is exact.
 
     Raises:
@@ -61,10 +61,12 @@ def affine_of(frames: Sequence[Frame], *, irregular: bool, tilted: bool) -> NDAr
     first = frames[0]
     positions = np.array([frame.position for frame in frames])
     normal = normal_of(first.orientation)
-    _check_steps(positions @ normal, pixel=float(first.pixel_spacing.min()), irregular=irregular)
+    heights = positions @ normal
+    _check_steps(heights, pixel=float(first.pixel_spacing.min()), irregular=irregular)
     step = (positions[-1] - positions[0]) / (len(frames) - 1)
-    if not irregular:
-        _check_even(positions, step)
+    even = np.arange(len(frames), dtype=np.float64)
+    uneven = (heights - heights[0]) / (heights[-1] - heights[0]) * even[-1]
+    _check_in_line(positions, step, uneven if irregular else even)
     if not tilted:
         _check_upright(step, normal)
     affine = np.eye(4)
@@ -85,12 +87,16 @@ def plane_of(frame: Frame) -> NDArray[np.float64]:
     return affine
 
 
-def _check_even(positions: NDArray[np.float64], step: NDArray[np.float64]) -> None:
-    meant = positions[0] + np.outer(np.arange(len(positions)), step)
+def _check_in_line(
+    positions: NDArray[np.float64], step: NDArray[np.float64], steps: NDArray[np.float64]
+) -> None:
+    """Look whether each slice lies so many steps from the first as it should."""
+    meant = positions[0] + np.outer(steps, step)
     stray = float(np.linalg.norm(positions - meant, axis=1).max())
     if stray > POSITION_TOLERANCE * float(np.linalg.norm(step)):
         raise UnsuitableSeries(
-            "irregular-spacing", f"A slice lies {stray:.3g} mm from where even spacing puts it."
+            "irregular-spacing",
+            f"A slice lies {stray:.3g} mm from its place between the first and the last one.",
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 
 from dicomnode import bundle
@@ -27,6 +27,11 @@ _MONOCHROME_AXES = 2
 _PALETTE = "PALETTE COLOR"
 _ENTRY_BITS = 8  # of a colour, as a model sees it
 _SAME_PLACE = 0.01  # of the pixel spacing: the phases of a cine lie in one plane
+# Where an enhanced image says when a frame was (PS3.3 C.7.6.16.2.7, C.7.6.16.2.2).
+_IN_TIME = (
+    ("CardiacSynchronization", "NominalCardiacTriggerDelayTime"),
+    ("FrameContent", "TemporalPositionIndex"),
+)
 
 
 def load(files: Sequence[Path], *, contract: bundle.Input) -> Images:
@@ -104,7 +109,10 @@ def _decoded(dataset: Dataset, contract: bundle.Input) -> list[NDArray[np.float3
             "unknown-colours",
             f"Photometric Interpretation is {dataset.PhotometricInterpretation}.",
         )
-    return [_monochrome(array, dataset, contract) for array in arrays]
+    return [
+        _monochrome(array, dataset, number, contract)
+        for number, array in enumerate(arrays, start=1)
+    ]
 
 
 def _through_palette(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
@@ -115,11 +123,11 @@ def _through_palette(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
 
 
 def _monochrome(
-    stored: NDArray[Any], dataset: Dataset, contract: bundle.Input
+    stored: NDArray[Any], dataset: Dataset, number: int, contract: bundle.Input
 ) -> NDArray[np.float32]:
-    values = apply_modality_lut(stored, dataset)
+    values = reading.rescaled(stored, dataset, number)
     if contract.values == "displayed":
-        values = displayed(values, dataset)
+        values = displayed(values, reading.display(dataset, number))
     values = values.astype(np.float32, copy=False)
     return np.stack([values] * _COLOURS, axis=-1) if contract.channels == _COLOURS else values
 
@@ -181,11 +189,13 @@ def _in_time(frames: Sequence[Picture]) -> list[Picture]:
 
 def _moment(frame: Picture) -> tuple[float, float, str, int]:
     """When a phase was: in the heart beat, else in the series, else by its number."""
-    header = frame.header
-    trigger = _number(header.get("TriggerTime"))
-    position = _number(header.get("TemporalPositionIdentifier"))
+    header, number = frame.header, frame.source.frame_number
+    said = [header.get("TriggerTime"), header.get("TemporalPositionIdentifier")]
+    if "PerFrameFunctionalGroupsSequence" in header:
+        said = [reading.attribute(header, number, *place) for place in _IN_TIME]
+    trigger, position = map(_number, said)
     order, uid = _order(header)
-    return trigger, position or order, uid, frame.source.frame_number
+    return trigger, position or order, uid, number
 
 
 def _number(value: Any) -> float:

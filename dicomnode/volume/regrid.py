@@ -55,7 +55,8 @@ def resampled(volume: Volume, *, onto: Volume) -> Volume:
         offset=to_volume[:3, 3],
         output_shape=onto.array.shape,
         order=1,
-        mode="constant",
+        # "constant" would leave a whole slice out where a rounding error puts it beyond the edge
+        mode="grid-constant",
         cval=float(volume.array.min()),
     )
     return replace(

@@ -49,7 +49,9 @@ class Level:
     @cached_property
     def tiles(self) -> Mapping[tuple[int, int], int]:
         """Row and column of a tile's first pixel, from 0 → index of its frame."""
-        if "PerFrameFunctionalGroupsSequence" in self.header:
+        # A full tiling may have groups as well, which need not say where a tile lies (C.7.6.17.3).
+        is_full = self.header.get("DimensionOrganizationType") == "TILED_FULL"
+        if not is_full and "PerFrameFunctionalGroupsSequence" in self.header:
             return _sparse(self.header)
         height, width = self.tile
         corners = product(range(0, self.rows, height), range(0, self.columns, width))

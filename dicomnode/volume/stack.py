@@ -25,6 +25,8 @@ from dicomnode.volume.frames import Frame, SliceSource
 Plane = Literal["axial", "sagittal", "coronal"]
 
 _PLANES: tuple[Plane, Plane, Plane] = ("sagittal", "coronal", "axial")  # by the normal's main axis
+# Rescale Types (PS3.3 C.11.1.1.2) on the scale of Hounsfield units; "US" says nothing of it.
+_HOUNSFIELD = frozenset({"", "HU", "HU_MOD", "US"})
 _DECODERS = 4  # threads; most decoders let the others run while they work
 
 
@@ -103,6 +105,8 @@ def load(files: Sequence[Path], *, contract: bundle.Input | None = None) -> Volu
                 kind.meets(str(dataset.get("Modality") or ""), {str(dataset.SOPClassUID)}, contract)
         kind.require_slices(datasets)
         frames = geometry.along_normal([f for d in datasets for f in reading.split(d)])
+        if contract is not None and contract.values == "modality":
+            _require_hounsfield(frames)
         affine = geometry.affine_of(
             frames,
             irregular=contract is not None and contract.irregular_spacing,
@@ -135,6 +139,27 @@ def meets(volume: Volume, contract: bundle.Input) -> None:
     for voxels, spacing in zip(volume.array.shape, volume.spacing, strict=True):
         kind.within("wrong-spacing", spacing, contract.spacing_mm, "spacing_mm")
         kind.within("wrong-extent", voxels * spacing, contract.extent_mm, "extent_mm")
+
+
+def _require_hounsfield(frames: Sequence[Frame]) -> None:
+    """Make sure that the values of a CT are Hounsfield units: a model knows no others.
+
+    Raises:
+        NotApplicable: `not-hounsfield`: a map of iodine, of electron density, of atomic numbers.
+        UnsuitableSeries: `incomplete-rescale`.
+    """
+    for frame in frames:
+        if frame.dataset.get("Modality") != "CT":
+            continue
+        if frame.rescale_type not in _HOUNSFIELD:
+            raise NotApplicable(
+                "not-hounsfield",
+                f"RescaleType is {frame.rescale_type}; the model takes Hounsfield units.",
+            )
+        if frame.rescale is None and "ModalityLUTSequence" not in frame.dataset:
+            raise UnsuitableSeries(
+                "incomplete-rescale", "RescaleSlope and RescaleIntercept of a CT are missing."
+            )
 
 
 def _array(frames: Sequence[Frame], pixels: Mapping[int, NDArray[Any]]) -> NDArray[np.float32]:

@@ -77,7 +77,7 @@ def _dose(datasets: Sequence[Dataset]) -> float:
         raise _fault(f"DecayCorrection is {correction or 'empty'}")
     half_life = _positive(injection, "RadionuclideHalfLife")
     scanned = _scanned(datasets)
-    waited = scanned - _injected(injection, scanned)
+    waited = scanned - _injected(first, injection, scanned)
     if not timedelta(0) <= waited <= _LONGEST:
         raise _fault("the scan does not follow the injection within a day")
     return float(dose * 2 ** (-waited.total_seconds() / half_life))
@@ -99,22 +99,39 @@ def _scanned(datasets: Sequence[Dataset]) -> datetime:
         stated = DT(str(first.private_block(0x0009, _GE)[_GE_SCAN_TIME].value))
     except (KeyError, TypeError, ValueError):
         raise _fault("SeriesTime is not before AcquisitionTime") from None
-    return stated.replace(tzinfo=None)
+    return _on_the_clock_of(first, stated)
 
 
-def _injected(injection: Dataset, scanned: datetime) -> datetime:
+def _injected(first: Dataset, injection: Dataset, scanned: datetime) -> datetime:
     stated = injection.get("RadiopharmaceuticalStartDateTime")
     if stated:
         try:
-            return DT(str(stated)).replace(tzinfo=None)
+            found = DT(str(stated))
         except ValueError:
             raise _fault("RadiopharmaceuticalStartDateTime is no time") from None
+        return _on_the_clock_of(first, found)
     time = injection.get("RadiopharmaceuticalStartTime")
     moment = _moment(scanned.strftime("%Y%m%d"), time)
     if moment is None:
         raise _fault("RadiopharmaceuticalStartTime is missing")
     # A time without a date: an injection before midnight for a scan after it.
     return moment if moment <= scanned else moment - timedelta(days=1)
+
+
+def _on_the_clock_of(first: Dataset, stated: datetime) -> datetime:
+    """A moment by the clock that the other times of the images are of (PS3.5 6.2, DT).
+
+    A zone that is written beside it may be another one than theirs.
+    """
+    if stated.tzinfo is None:
+        return stated
+    try:
+        own = datetime.strptime(str(first.get("TimezoneOffsetFromUTC")), "%z").tzinfo
+    except ValueError:
+        raise _fault(
+            "one time has a zone, and TimezoneOffsetFromUTC of the others is missing"
+        ) from None
+    return stated.astimezone(own).replace(tzinfo=None)
 
 
 def _moment(date: Any, time: Any) -> datetime | None:

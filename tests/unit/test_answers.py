@@ -137,6 +137,18 @@ def test_a_mask_that_was_decided_on_a_coarse_grid_stays_as_it_was_decided() -> N
     assert answer.array.sum() == 8
 
 
+@pytest.mark.parametrize("threshold", [0.0, -2.0, 0.5])
+def test_where_the_grid_of_an_answer_ends_nothing_is_marked(threshold: float) -> None:
+    shown = a_volume()
+    logits = np.full((1, 3, 6, 5), 4.0, dtype=np.float32)  # of the first 3 of 7 columns
+    spec = output("masks", threshold=threshold, segments=[finding(1)])
+
+    answer = one({"pred": meta(logits, shown)}, spec, shown)
+
+    assert answer.array[0, :, :, :3].all()
+    assert not answer.array[0, :, :, 4:].any()
+
+
 def test_a_missing_channel_is_not_believed() -> None:
     shown = a_volume()
     spec = output("masks", segments=[finding(3)])
@@ -231,6 +243,16 @@ def test_points_of_a_volume_come_into_the_patient() -> None:
     assert isinstance(answer, Points)
     np.testing.assert_allclose(answer.points[0].at, (shown.affine @ [3, 2, 1, 1])[:3])
     np.testing.assert_allclose(answer.points[1].at, (shown.affine @ [0, 5, 4, 1])[:3])
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape"), [("points", (1, 3)), ("points", (1, 1, 3)), ("axes", (1, 3, 1))]
+)
+def test_one_landmark_is_a_point_too(layout: str, shape: tuple[int, ...]) -> None:
+    shown = a_volume()
+    spec = output("points", layout=layout, coordinates="lps", landmarks=[finding(1)])
+    answer = one({"pred": np.array([4.0, 5.0, 6.0]).reshape(shape)}, spec, shown)
+    assert answer.points[0].at == (4.0, 5.0, 6.0)
 
 
 def test_points_of_a_cine_are_one_answer_for_each_phase() -> None:

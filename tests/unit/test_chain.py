@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import bundles
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from pydicom import Dataset
 
 from dicomnode import bundle
-from dicomnode.errors import Misconfigured
-from dicomnode.prediction import Boxes, Classification, LabelMap, Numbers, Prediction
+from dicomnode.errors import Misconfigured, ModelFailed
+from dicomnode.prediction import Boxes, Classification, LabelMap, Masks, Numbers, Prediction
 from dicomnode.volume import SliceSource, Volume
 from workers import inference
 
@@ -70,6 +72,17 @@ bundle = "../organ"
 bundle = "../inside"
 region = { of = "organ.pred", margin_mm = 2.0 }
 """
+
+
+def an_output(kind: str, **about: Any) -> bundle.Output:
+    spec: bundle.Output = TypeAdapter(bundle.Output).validate_python({"kind": kind, **about})
+    return spec
+
+
+def a_finding(label: int) -> dict[str, Any]:
+    code = {"value": "91723000", "scheme": "SCT", "meaning": "Anatomical Structure"}
+    about = {"name": f"Blob {label}", "category": code, "type": code, "color": "#ff0000"}
+    return {"label": label} | about
 
 
 def a_volume(bright: tuple[slice, slice, slice] | None) -> Volume:
@@ -217,6 +230,7 @@ def test_the_identity_of_a_chain_changes_with_the_weights_of_a_step(tmp_path: Pa
         ('inside = "inside.pred"', 'inside = "inside.mask"', "there is no 'inside.mask'"),
         ('of = "organ.pred"', 'of = "inside.pred"', "no output of an earlier step"),
         ('bundle = "../inside"', 'bundle = "."', "contains itself"),
+        ("margin_mm = 2.0", "labels = [4]", "has no label 4"),
         ("[steps.inside]", "[outputs.more]\nkind = 'image'\n[steps.inside]", "outputs.more"),
     ],
 )
@@ -242,7 +256,7 @@ def test_outputs_that_differ_in_meaning_are_not_merged(tmp_path: Path) -> None:
     assert "differ in meaning" in caught.value.detail
 
 
-def test_a_region_may_lie_around_boxes(tmp_path: Path) -> None:
+def test_a_region_may_lie_around_boxes() -> None:
     from dicomnode.bundle import Region
     from dicomnode.prediction import Box
     from workers.inference import region
@@ -252,8 +266,97 @@ def test_a_region_may_lie_around_boxes(tmp_path: Path) -> None:
     low, high = np.min(corners, axis=0), np.max(corners, axis=0)
     box = Box(label=1, score=1.0, low=tuple(low.tolist()), high=tuple(high.tolist()))
 
-    part = region.around([Boxes(output="b", boxes=(box,))], Region(of="a.b"), shown)
+    spec = an_output("boxes", scores="s", coordinates="lps", findings=[a_finding(1)])
+    part = region.around([Boxes(output="b", boxes=(box,))], Region(of="a.b"), shown, spec)
 
     assert part is not None
     assert (part.low, part.high) == ((2, 3, 4), (5, 6, 8))
-    assert region.around([Boxes(output="b", boxes=())], Region(of="a.b"), shown) is None
+    assert region.around([Boxes(output="b", boxes=())], Region(of="a.b"), shown, spec) is None
+
+
+def test_a_region_lies_around_the_mask_of_its_label_wherever_that_stands() -> None:
+    from dicomnode.bundle import Region
+    from workers.inference import region
+
+    shown = a_volume(BLOCK)
+    spec = an_output("masks", segments=[a_finding(7), a_finding(2)])
+    array = np.zeros((2, *shown.array.shape), dtype=np.bool_)
+    array[0][0, 0, 0] = True  # of label 7
+    array[1][BLOCK] = True  # of label 2
+    masks = [Masks(output="b", array=array)]
+
+    one = region.around(masks, Region(of="a.b", labels=(2,)), shown, spec)
+    other = region.around(masks, Region(of="a.b", labels=(7,)), shown, spec)
+    both = region.around(masks, Region(of="a.b"), shown, spec)
+
+    first, last = (
+        region.Part(low=(2, 3, 4), high=(5, 6, 8)),
+        region.Part(low=(0,) * 3, high=(1,) * 3),
+    )
+    assert (one, other) == (first, last)
+    assert both == region.Part(low=last.low, high=first.high)
+
+
+TWO = """
+takes = { first = "first.pred", second = "second.pred" }
+HEAD
+[inputs.other]
+modality = "MR"
+sop_classes = ["MRImageStorage"]
+[steps.first]
+bundle = "../first"
+[steps.second]
+bundle = "../second"
+inputs = { image = "other" }
+"""
+
+
+def test_an_answer_on_another_grid_is_not_taken_for_one_on_the_first(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write_step(tmp_path / name, BRIGHTER.format(level=1), LABELS, ARGMAX)
+    model = inference.load_model(write_chain(tmp_path / "chain", TWO), device="cpu")
+    shown, other = a_volume(BLOCK), a_volume(None)
+    answers = model.predict({"image": shown, "other": other}).answers
+    assert [one.output for one in answers] == ["first", "second"]
+
+    # As many voxels, and elsewhere: nothing but the affine tells the grids apart.
+    moved = other.affine.copy()
+    moved[0, 3] += 40
+    with pytest.raises(ModelFailed, match="wrong-grid"):
+        model.predict({"image": shown, "other": dataclasses.replace(other, affine=moved)})
+
+
+def test_a_merge_of_which_a_part_was_not_run_says_so(tmp_path: Path) -> None:
+    write_step(tmp_path / "organ", BRIGHTER.format(level=1), LABELS, ARGMAX)
+    for name in ("whole", "inside"):
+        write_step(tmp_path / name, "image.sum().reshape(1, 1)", NUMBERS)
+    chain = """HEAD
+[steps]
+organ = { bundle = "../organ" }
+whole = { bundle = "../whole" }
+inside = { bundle = "../inside", region = { of = "organ.pred" } }
+[merges.size]
+how = "mean"
+of = ["whole.pred", "inside.pred"]
+"""
+    model = write_chain(tmp_path / "chain", chain)
+    (size,) = run(model, a_volume(BLOCK)).answers
+    assert isinstance(size, Numbers)
+
+    prediction = run(model, a_volume(None))
+
+    assert prediction.answers == ()
+    assert "organ" in prediction.silent["size"]
+
+
+def test_what_a_chain_within_a_chain_cannot_say_is_not_said(tmp_path: Path) -> None:
+    write_step(tmp_path / "organ", BRIGHTER.format(level=1), LABELS, ARGMAX)
+    write_step(tmp_path / "inside", "image.sum().reshape(1, 1)", NUMBERS)
+    write_chain(tmp_path / "chain", CHAIN)
+    outer = write_chain(
+        tmp_path / "outer",
+        'takes = { size = "inner.inside" }\nHEAD\n[steps]\ninner = { bundle = "../chain" }\n',
+    )
+    prediction = run(outer, a_volume(None))
+    assert prediction.answers == ()
+    assert "organ" in prediction.silent["size"]

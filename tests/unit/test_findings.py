@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 import phantom
 import pydicom
 import pytest
-from pydantic import TypeAdapter
+from examples import Example, output
+from made import CREATED, KEY, groups
 from pydicom import Dataset
 
 from dicomnode import results, volume
@@ -32,19 +33,12 @@ from dicomnode.prediction import (
 )
 from dicomnode.volume import Images, Picture, SliceSource
 
-KEY = "0123abcd"
-CREATED = datetime(2026, 3, 4, 23, 6, 7, tzinfo=UTC)
 CODE = {"value": "39607008", "scheme": "SCT", "meaning": "Lung"}
 
 
 def finding(label: int, **more: Any) -> dict[str, Any]:
     named = {"label": label, "name": f"Nodule {label}", "category": CODE, "type": CODE}
     return named | {"color": "#ff8800"} | more
-
-
-def output(**spec: Any) -> Output:
-    made: Output = TypeAdapter(Output).validate_python(spec)
-    return made
 
 
 OUTPUTS: dict[str, Output] = {
@@ -167,15 +161,6 @@ def test_what_is_written_is_what_was_said(
     assert files[0].read_bytes() == again[0].read_bytes()
 
 
-def groups(document: Dataset) -> list[Dataset]:
-    (container,) = [
-        item
-        for item in document.ContentSequence
-        if item.ConceptNameCodeSequence[0].CodeValue == "126010"
-    ]
-    return list(container.ContentSequence)
-
-
 def values(group: Dataset, kind: str) -> list[Dataset]:
     return [item for item in group.ContentSequence if item.ValueType == kind]
 
@@ -229,6 +214,47 @@ def test_a_box_in_the_patient_lies_in_millimetres(tmp_path: Path) -> None:
     assert outline.ReferencedFrameOfReferenceUID == prediction.volume.frame_of_reference_uid
     (place,) = values(tip, "SCOORD3D")
     assert list(place.GraphicData) == [4, 5.25, -7.5]
+
+
+LEFT = {"value": "7771000", "scheme": "SCT", "meaning": "Left"}
+RIGHT = {"value": "24028007", "scheme": "SCT", "meaning": "Right"}
+ANATOMY = {"value": "91723000", "scheme": "SCT", "meaning": "Anatomical Structure"}
+
+
+def test_the_side_of_a_landmark_and_of_a_number_is_said(tmp_path: Path) -> None:
+    quantity = OUTPUTS["size"].model_dump()["quantities"][0]
+    sided = quantity | {"anatomic_region": CODE, "laterality": RIGHT}
+    model = phantom.a_bundle(
+        outputs={
+            "size": output(kind="numbers", quantities=[sided]),
+            "tips": output(
+                kind="points",
+                coordinates="index",
+                landmarks=[finding(1, category=ANATOMY, laterality=LEFT)],
+            ),
+        }
+    )
+    shown = on_images(tmp_path / "images")
+    answers = tuple(one for one in shown.answers if one.output in ("size", "tips"))
+    example = Example(prediction=replace(shown, answers=answers), model=model)
+    (path,) = example.write(tmp_path / "results", phantom.PLAIN)
+
+    report = pydicom.dcmread(path)
+    sites = [
+        (one.ConceptCodeSequence[0].CodeValue, one.ContentSequence[0].ConceptCodeSequence[0])
+        for group in groups(report)
+        for one in values(group, "CODE")
+        if one.ConceptNameCodeSequence[0].CodeMeaning == "Finding Site"
+    ]
+    assert [(place, side.CodeMeaning) for place, side in sites] == [
+        (CODE["value"], "Right"),
+        (CODE["value"], "Left"),
+    ]
+
+    sites[1][1].CodeValue = RIGHT["value"]
+    report.save_as(path)
+    with pytest.raises(ResultMismatch, match="site-differs"):
+        example.check([path], phantom.PLAIN)
 
 
 def _another_value(document: Dataset) -> None:

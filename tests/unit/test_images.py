@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from pictures import write, write_slide
 from pydicom import Dataset, dcmread
-from pydicom.uid import MRImageStorage
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
 from dicomnode import volume
 from dicomnode.bundle import Input
@@ -71,6 +71,9 @@ class TestImages:
         path = write(tmp_path, RAMP, **about)
         (frame,) = load([path], values="displayed").frames
         np.testing.assert_allclose(frame.array, expected * 255, atol=1e-3)
+
+    def test_half_a_rescale_is_refused(self, tmp_path: Path) -> None:
+        assert refusal([write(tmp_path, RAMP, RescaleSlope=2)]).reason == "incomplete-rescale"
 
     def test_monochrome1_is_shown_the_other_way_round(self, tmp_path: Path) -> None:
         plain = load([write(tmp_path / "a", RAMP)], values="displayed").frames[0].array
@@ -186,15 +189,66 @@ class TestCine:
         found = refusal(files, form="cine", modality="MR", sop_classes=["MRImageStorage"])
         assert found.reason == "several-planes"
 
+    def test_frames_of_an_enhanced_image_are_read_by_their_own_groups(self, tmp_path: Path) -> None:
+        files = [write_enhanced_cine(tmp_path)]
+        about = {"form": "cine", "modality": "MR", "sop_classes": ["EnhancedMRImageStorage"]}
+        cine = load(files, **about)
+        # In the order of the heart beat, which is not that of the frames.
+        assert [frame.source.frame_number for frame in cine.frames] == [2, 3, 1]
+        for frame, slope in zip(cine.frames, (2, 3, 1), strict=True):
+            np.testing.assert_array_equal(frame.array, RAMP * float(slope) - 7)
+        for frame in load(files, values="displayed", **about).frames:
+            values = RAMP * float(frame.source.frame_number) - 7
+            shown = np.clip((values - 600) / 400 + 0.5, 0, 1) * 255
+            np.testing.assert_allclose(frame.array, shown, atol=1e-3)
+
+
+def write_enhanced_cine(folder: Path) -> Path:
+    """One plane at three moments, each frame with a rescale of its own."""
+    shared = Dataset()
+    shared.PlanePositionSequence, shared.PlaneOrientationSequence = [Dataset()], [Dataset()]
+    shared.PlanePositionSequence[0].ImagePositionPatient = [10, 20, 30]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+    shared.PixelMeasuresSequence, shared.FrameVOILUTSequence = [Dataset()], [Dataset()]
+    shared.PixelMeasuresSequence[0].PixelSpacing = [2, 1.5]
+    window = shared.FrameVOILUTSequence[0]
+    window.WindowCenter, window.WindowWidth, window.VOILUTFunction = 600, 400, "LINEAR_EXACT"
+    frames = []
+    for slope, delay in ((1, 300.0), (2, 100.0), (3, 200.0)):
+        frame, rescale, moment = Dataset(), Dataset(), Dataset()
+        rescale.RescaleSlope, rescale.RescaleIntercept = slope, -7
+        moment.NominalCardiacTriggerDelayTime = delay
+        frame.PixelValueTransformationSequence = [rescale]
+        frame.CardiacSynchronizationSequence = [moment]
+        frames.append(frame)
+    return write(
+        folder,
+        RAMP,
+        SOPClassUID=EnhancedMRImageStorage,
+        Modality="MR",
+        FrameOfReferenceUID="1.2.5",
+        NumberOfFrames=3,
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=frames,
+        PixelData=RAMP.tobytes() * 3,
+    )
+
 
 class TestSlide:
-    def test_a_region_is_the_same_wherever_tiles_end(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("has_groups", [False, True])
+    def test_a_region_is_the_same_wherever_tiles_end(
+        self, tmp_path: Path, has_groups: bool
+    ) -> None:
         pixels = np.random.default_rng(1).integers(0, 255, (21, 34, 3), dtype=np.uint8)
         files = [
             write_slide(tmp_path, pixels[::2, ::2], tile=8, number=2),
             write_slide(tmp_path, pixels, tile=8, number=1),
             write_slide(tmp_path, pixels[:5, :5], tile=8, number=3, kind="LABEL"),
         ]
+        if has_groups:
+            dataset = dcmread(files[1])
+            dataset.PerFrameFunctionalGroupsSequence = [Dataset()] * int(dataset.NumberOfFrames)
+            dataset.save_as(files[1])
         contract = an_input(
             form="slide", modality="SM", sop_classes=["VLWholeSlideMicroscopyImageStorage"]
         )
@@ -233,6 +287,17 @@ class TestUptake:
     def test_the_dose_is_decayed_to_the_start_of_the_series(self) -> None:
         expected = 70_000 / (4e8 * 2 ** (-3600 / 6586.2))
         assert self.factor(a_pet()) == pytest.approx(expected, rel=1e-9)
+
+    @pytest.mark.parametrize("stated", ["20240101220500+0000", "20240102000500+0200"])
+    def test_an_injection_in_another_zone_was_when_it_was(self, stated: str) -> None:
+        dataset = a_pet()
+        dataset.TimezoneOffsetFromUTC = "+0100"
+        (injection,) = dataset.RadiopharmaceuticalInformationSequence
+        injection.RadiopharmaceuticalStartDateTime = stated
+        assert self.factor(dataset) == pytest.approx(self.factor(a_pet()), rel=1e-9)
+        del dataset.TimezoneOffsetFromUTC
+        with pytest.raises(UnsuitableSeries, match="TimezoneOffsetFromUTC"):
+            self.factor(dataset)
 
     def test_images_that_are_corrected_to_the_injection_need_no_times(self) -> None:
         dataset = a_pet()
@@ -316,9 +381,23 @@ class TestGrids:
         grid = np.indices(other.array.shape).reshape(3, -1)
         places = other.affine[:3, :3] @ grid + other.affine[:3, 3:]
         expected = (places.T @ [1.0, 2.0, -0.5]).reshape(other.array.shape)
-        inside = brought.array != field.min()
+        index = np.linalg.inv(shown.affine) @ np.vstack([places, np.ones(places.shape[1])])
+        last = np.array(shown.array.shape)[:, None] - 1
+        inside = ((index[:3] >= 0) & (index[:3] <= last)).all(axis=0).reshape(other.array.shape)
         assert inside.mean() > 0.3
+        beyond = ((index[:3] <= -1) | (index[:3] >= last + 1)).any(axis=0)
+        assert (brought.array.ravel()[beyond] == field.min()).all()
         np.testing.assert_allclose(brought.array[inside], expected[inside], atol=1e-2)
+
+    def test_no_slice_is_lost_to_a_rounding_error(self, tmp_path: Path) -> None:
+        shown = volume.load(phantom.write_series(tmp_path, orientation="oblique").files)
+        for shift in (-1e-9, 1e-9):
+            import dataclasses
+
+            moved = shown.affine.copy()
+            moved[:3, 3] += shift
+            brought = volume.resampled(shown, onto=dataclasses.replace(shown, affine=moved))
+            np.testing.assert_allclose(brought.array, shown.array, atol=1e-3)
 
     def test_two_spaces_are_not_brought_to_one_grid(self, tmp_path: Path) -> None:
         import dataclasses

@@ -109,6 +109,15 @@ def test_what_does_not_fit_together_in_an_input_is_named(
     assert told in fault(tmp_path, HEAD + INPUT + added + an_output("label_map"))
 
 
+def test_what_is_marked_lies_on_the_first_inputs_own_grid(tmp_path: Path) -> None:
+    second = INPUT.replace("inputs.image", "inputs.other")
+    grids = HEAD + INPUT + 'on_grid_of = "other"\n' + second
+    assert "they keep their own grid" in fault(tmp_path, grids + an_output("label_map"))
+    assert read(tmp_path, grids + an_output("numbers"))
+    grids = HEAD + INPUT + second + 'on_grid_of = "image"\n'
+    assert read(tmp_path, grids + an_output("label_map"))
+
+
 def test_boxes_on_an_image_are_in_its_columns_and_rows(tmp_path: Path) -> None:
     text = HEAD + INPUT + 'form = "image"' + an_output("boxes")
     assert "they are 'index'" in fault(tmp_path, text)

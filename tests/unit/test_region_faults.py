@@ -7,24 +7,16 @@ from pathlib import Path
 
 import examples
 import numpy as np
+import phantom
 import pydicom
 import pytest
 from examples import Example
-from made import BARE, Fault, Made, make, sets
+from made import BARE, Fault, Made, groups, make, sets
 from numpy.typing import NDArray
 from pydicom import Dataset
 
 DRAWN = BARE.with_choices({"segmentation": "none", "regions": True})
 PROFILES = {"image": DRAWN, "patient": DRAWN.with_choices({"coordinates": "patient"})}
-
-
-def groups(report: Dataset) -> list[Dataset]:
-    (container,) = [
-        item
-        for item in report.ContentSequence
-        if item.ConceptNameCodeSequence[0].CodeValue == "126010"
-    ]
-    return list(container.ContentSequence)
 
 
 def made(example: Example, folder: Path, coordinates: str) -> Made:
@@ -60,6 +52,11 @@ def mirrored(points: NDArray[np.float64]) -> NDArray[np.float64]:
 def stretched(points: NDArray[np.float64]) -> NDArray[np.float64]:
     points[points[:, 0] == points[:, 0].max(), 0] += 1
     return points
+
+
+def off_plane(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    orientation = phantom.ORIENTATIONS["oblique"]
+    return points + 2.5 * np.cross(orientation[:3], orientation[3:])
 
 
 def on_another_image(report: Dataset) -> None:
@@ -119,6 +116,12 @@ def _finding(report: Dataset) -> None:
             item.ConceptCodeSequence[0].CodeValue = "4147007"
 
 
+def _side(report: Dataset) -> None:
+    for item in groups(report)[0].ContentSequence:
+        if item.ConceptNameCodeSequence[0].CodeValue == "363698007":
+            item.ContentSequence[0].ConceptCodeSequence[0].CodeValue = "24028007"
+
+
 def _version(report: Dataset) -> None:
     for item in groups(report)[0].ContentSequence:
         if item.ConceptNameCodeSequence[0].CodeValue == "111003":
@@ -135,6 +138,7 @@ ANYWHERE: dict[str, tuple[Fault, str]] = {
     "another quantity": (in_group(0, "NUM", _name), "measurement-differs"),
     "another name": (in_group(0, "TEXT", sets(TextValue="Egg")), "finding-differs"),
     "another finding": (_finding, "finding-differs"),
+    "another side": (_side, "site-differs"),
     "another tracking identifier": (in_group(0, "UIDREF", sets(UID="1.2.3")), "tracking-differs"),
     "a group too few": (without_a_group, "tracking-differs"),
     "a group twice": (with_a_group_twice, "tracking-differs"),
@@ -153,6 +157,7 @@ FAULTS: dict[str, dict[str, tuple[Fault, str]]] = {
     "patient": ANYWHERE
     | {
         "mirrored": (redrawn(lambda points: points * [-1, 1, 1]), "place-differs"),
+        "in the plane of another slice": (redrawn(off_plane), "place-differs"),
         "in another space": (
             in_group(0, "SCOORD3D", sets(ReferencedFrameOfReferenceUID="1.2.3")),
             "frame-of-reference-differs",

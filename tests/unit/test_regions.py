@@ -13,13 +13,14 @@ import pytest
 from examples import Example, finding, output
 from hypothesis import given
 from hypothesis.extra import numpy as arrays
-from made import BARE, Made, make
+from made import BARE, Made, groups, make
 from numpy.typing import NDArray
 from pydicom import Dataset
 from scipy import ndimage
 
 from dicomnode import volume
-from dicomnode.prediction import Masks, Point, Points, Prediction
+from dicomnode.bundle import Input
+from dicomnode.prediction import LabelMap, Masks, Point, Points, Prediction
 from dicomnode.results import contour, regions
 from dicomnode.results.checking.regions import filled
 from dicomnode.results.regions import Region
@@ -256,6 +257,32 @@ class TestPlaces:
             assert place.GraphicType == "POLYGON"
             assert place.ReferencedFrameOfReferenceUID == vol.frame_of_reference_uid
 
+    @pytest.mark.parametrize("uneven", [False, True])
+    def test_what_lies_in_the_patient_lies_in_the_plane_of_its_image(
+        self, tmp_path: Path, uneven: bool
+    ) -> None:
+        def stray(index: int, dataset: Dataset) -> None:
+            x, y, z = map(float, dataset.ImagePositionPatient)
+            step = 1.6 if uneven and index > 6 else 0.0
+            aside = 0.045 if index % 2 and index < 13 else 0.0  # as far as a regular series may
+            dataset.ImagePositionPatient = [round(x + aside, 6), y, round(z + step, 6)]
+
+        scan = phantom.write_series(tmp_path / "images", edit=stray)
+        contract = Input(modality="MR", sop_classes=("MRImageStorage",), irregular_spacing=uneven)
+        prediction = Prediction(
+            subject=volume.load(scan.files, contract=contract),
+            answers=(LabelMap(output="bodies", array=scan.labels),),
+        )
+        model = phantom.a_bundle(inputs={"image": contract})
+        make(tmp_path / "results", prediction, model, profile=PROFILES["patient"])
+        for region in regions.of(prediction, model):
+            placed = regions.in_patient(region, prediction)
+            assert placed is not None
+            x, y, z = prediction.subject.sources[region.frame].position
+            np.testing.assert_allclose(placed[:, 2], z, atol=1e-6)
+            column, row = region.points[0] - 0.5
+            np.testing.assert_allclose(placed[0, :2], (x + 1.5 * column, y + 1.25 * row), atol=1e-6)
+
     def test_what_has_no_place_is_drawn_on_the_image_all_the_same(self, tmp_path: Path) -> None:
         example = pictured.marked(pictured.radiographs(tmp_path / "images"))
         (report,) = made(example, tmp_path, "patient").datasets
@@ -274,15 +301,6 @@ class TestPlaces:
             column, row = region.points[0] - 0.5
             meant = np.array(frame.source.position) + row * down + column * right
             np.testing.assert_allclose(placed[0], meant, atol=1e-3)
-
-
-def groups(report: Dataset) -> list[Dataset]:
-    (container,) = [
-        item
-        for item in report.ContentSequence
-        if item.ConceptNameCodeSequence[0].CodeValue == "126010"
-    ]
-    return list(container.ContentSequence)
 
 
 def made(example: Example, folder: Path, coordinates: str) -> Made:

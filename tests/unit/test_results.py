@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import phantom
+import pictured
 import pydicom
 import pytest
 from made import Fault, sets
@@ -26,6 +27,7 @@ from dicomnode.errors import (
     UnsuitableSeries,
 )
 from dicomnode.prediction import LabelMap, Prediction
+from dicomnode.results import said
 
 KEY = "0123abcd"
 CREATED = datetime(2026, 3, 4, 23, 6, 7, tzinfo=UTC)
@@ -491,6 +493,14 @@ class TestSeveral:
         (study,) = built[-1].dataset.CurrentRequestedProcedureEvidenceSequence
         assert len(study.ReferencedSeriesSequence) == 3
 
+    def test_images_need_not_lie_in_one_space(self, tmp_path: Path) -> None:
+        example = pictured.found(pictured.radiographs(tmp_path))
+        others = pictured.radiographs(tmp_path)
+        for number, one in enumerate((example.prediction.subject, others)):
+            for frame in one.frames:
+                frame.header.FrameOfReferenceUID = f"1.2.{number}"
+        said.require_sound(replace(example.prediction, also_shown=(others,)), example.model)
+
     @pytest.mark.parametrize(
         ("attributes", "reason"),
         [
@@ -826,6 +836,11 @@ def _another_segmentation(item: Dataset) -> None:
     item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = "1.2.3"
 
 
+def _side(site: Dataset) -> None:
+    (side,) = children(site, "Laterality")
+    side.ConceptCodeSequence[0].CodeValue = "24028007"
+
+
 SR_FAULTS: dict[str, tuple[Fault, str]] = {
     "another patient": (sets(PatientID="PHANTOM-2"), "identity-differs"),
     "another study": (sets(StudyInstanceUID="1.2.3"), "identity-differs"),
@@ -853,6 +868,9 @@ SR_FAULTS: dict[str, tuple[Fault, str]] = {
     ),
     "a group too few": (_drop_a_group, "tracking-differs"),
     "another finding": (_in_group("Finding", _finding), "finding-differs"),
+    "another place": (_in_group("Finding Site", _finding), "site-differs"),
+    "another side": (_in_group("Finding Site", _side), "site-differs"),
+    "no place": (_drop("Finding Site"), "site-differs"),
     "found, and not said so": (_drop("Comment", group=2), "finding-differs"),
     "said not found, and found": (_claim_nothing_found, "finding-differs"),
     "another version in a group": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import phantom
 import pictured
 import pytest
 from examples import Example, finding, output
-from made import BARE, Made, make
+from made import BARE, Made, groups, make
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
@@ -24,15 +25,19 @@ LABEL_MAP = BARE.with_choices({"segmentation": "labelmap"})
 FRACTIONAL = BARE.with_choices({"segmentation": "fractional"})
 PROFILES = {"binary": BARE, "labelmap": LABEL_MAP, "fractional": FRACTIONAL}
 
+Edit = Callable[[int, Dataset], None]
+
 
 def made(example: Example, folder: Path, encoding: str = "binary") -> Made:
     return make(folder, example.prediction, example.model, profile=PROFILES[encoding])
 
 
-def segments(count: int, labels: NDArray[Any], folder: Path) -> Example:
+def segments(
+    count: int, labels: NDArray[Any], folder: Path, *, edit: Edit | None = None, **more: Any
+) -> Example:
     """A label map of many segments, on a phantom of its shape."""
-    scan = phantom.write_series(folder, shape=labels.shape)
-    named = [finding(label, f"Segment {label}") for label in range(1, count + 1)]
+    scan = phantom.write_series(folder, shape=labels.shape, edit=edit)
+    named = [finding(label, f"Segment {label}", **more) for label in range(1, count + 1)]
     answer = LabelMap(output="many", array=labels)
     return Example(
         prediction=Prediction(subject=volume.load(scan.files), answers=(answer,)),
@@ -163,6 +168,21 @@ class TestManyFrames:
             (number, place) for number in range(1, count + 1) for place in kept.get(number, [1])
         ]
         assert seg.pixel_array.sum() == np.count_nonzero(labels)
+
+    def test_a_few_slices_that_stray_a_little_do_not_change_the_volume(
+        self, tmp_path: Path
+    ) -> None:
+        def stray(index: int, dataset: Dataset) -> None:
+            x, y, z = map(float, dataset.ImagePositionPatient)
+            dataset.ImagePositionPatient = [x, y, round(z + (0.03 if index == 4 else 0), 6)]
+
+        count = ALL_FRAMES // 14 + 1
+        labels = np.zeros((14, 24, 22), dtype=np.uint8)
+        labels[3:5, 4:8, 4:8] = 7  # of all frames that are written, one strays, or lies at the end
+        example = segments(count, labels, tmp_path / "i", edit=stray, measure=["volume"])
+        profile = BARE.with_choices({"report": True})
+        seg, _ = make(tmp_path / "r", example.prediction, example.model, profile=profile).datasets
+        assert seg.NumberOfFrames < count * 14
 
     def test_up_to_there_every_frame_is_written(self, tmp_path: Path) -> None:
         count = ALL_FRAMES // 20
@@ -322,6 +342,23 @@ class TestReferences:
             first.ReferencedFrameNumber = 2
 
         assert sound.spoilt(tmp_path, fault, which=1).reason() == "reference-differs"
+
+    @pytest.mark.parametrize("name", ["radiographs", "slices"])
+    def test_another_area_is_found(self, name: str, tmp_path: Path) -> None:
+        example = pictured.marked(pictured.PICTURES[name](tmp_path / "images"))
+        profile = BARE.with_choices({"report": True})
+        sound = make(tmp_path / "results", example.prediction, example.model, profile=profile)
+
+        def fault(report: Dataset) -> None:
+            areas = [
+                one
+                for group in groups(report)
+                for one in group.ContentSequence
+                if one.ValueType == "NUM"
+            ]
+            areas[-1].MeasuredValueSequence[0].NumericValue = "17"
+
+        assert sound.spoilt(tmp_path, fault, which=1).reason() == "measurement-differs"
 
 
 def _references(item: Dataset) -> list[Dataset]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import bundles
@@ -45,6 +46,15 @@ def test_masks_must_overlap_almost_wholly() -> None:
     assert not agrees(LabelMap(output="m", array=array), LabelMap(output="m", array=many))
 
 
+def test_what_float32_did_not_find_is_a_difference_too() -> None:
+    empty, full = np.zeros((40, 40), dtype=np.uint8), np.ones((40, 40), dtype=np.uint8)
+    two = full.copy()
+    two[:2] = 2
+    assert agrees(LabelMap(output="m", array=empty), LabelMap(output="m", array=empty))
+    assert not agrees(LabelMap(output="m", array=empty), LabelMap(output="m", array=full))
+    assert not agrees(LabelMap(output="m", array=full), LabelMap(output="m", array=two))
+
+
 def test_probabilities_may_differ_by_a_hundredth_and_the_class_not_at_all() -> None:
     def classified(probability: float, chosen: int) -> Classification:
         values = (1 - probability, probability)
@@ -60,6 +70,8 @@ def test_numbers_and_boxes_may_differ_by_a_hundredth_of_their_size() -> None:
     assert not agrees(Numbers(output="n", values=(100.0,)), Numbers(output="n", values=(101.1,)))
     box = Box(label=1, score=0.9, low=(0.0, 0.0), high=(50.0, 50.0))
     assert not agrees(Boxes(output="b", boxes=(box,)), Boxes(output="b", boxes=()))
+    for other in (replace(box, score=0.6), replace(box, label=2), replace(box, low=(0.0, 2.0))):
+        assert not agrees(Boxes(output="b", boxes=(box,)), Boxes(output="b", boxes=(other,)))
 
 
 def test_the_fastest_that_agrees_is_kept_however_fast_the_others_are() -> None:

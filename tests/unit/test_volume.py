@@ -11,10 +11,15 @@ import phantom
 import pydicom
 import pytest
 from pydicom import Dataset
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    RLELossless,
+)
 
 from dicomnode import bundle, volume
-from dicomnode.errors import NotApplicable, RetryLater, UnsuitableSeries
+from dicomnode.errors import NodeError, NotApplicable, RetryLater, UnsuitableSeries
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -99,6 +104,16 @@ class TestModalityLut:
         np.testing.assert_array_equal(
             volume.load(scan.files).array, np.where(high, 2 * scan.values, scan.values)
         )
+
+    def test_an_image_with_groups_may_have_them_itself(self, tmp_path: Path) -> None:
+        def rescale(_: int, dataset: Dataset) -> None:
+            dataset.SOPClassUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+            dataset.RescaleSlope, dataset.RescaleIntercept = 2, -1024
+            for groups in dataset.PerFrameFunctionalGroupsSequence:
+                del groups.PixelValueTransformationSequence
+
+        scan = phantom.write_series(tmp_path, enhanced=True, edit=rescale)
+        np.testing.assert_array_equal(volume.load(scan.files).array, scan.values * 2.0 - 1024)
 
     def test_a_table_is_looked_up(self, tmp_path: Path) -> None:
         table = np.arange(4096, dtype="<u2")[::-1]
@@ -350,6 +365,29 @@ class TestContract:
         assert caught.value.reason == reason
         assert f"`{clause}`" in caught.value.detail
 
+    @pytest.mark.parametrize(
+        ("attributes", "reason"),
+        [
+            ({"RescaleType": "HU"}, ""),
+            ({"RescaleType": "US"}, ""),
+            ({"RescaleType": "MGML"}, "not-hounsfield"),
+            ({"RescaleType": "Z_EFF"}, "not-hounsfield"),
+            ({"RescaleSlope": None, "RescaleIntercept": None}, "incomplete-rescale"),
+        ],
+    )
+    def test_a_ct_is_shown_in_hounsfield_units_or_not_at_all(
+        self, tmp_path: Path, attributes: dict[str, Any], reason: str
+    ) -> None:
+        scan = phantom.write_series(tmp_path, modality="CT", edit=_everywhere(**attributes))
+        given = contract(modality="CT", sop_classes=("CTImageStorage",))
+        if reason:
+            with pytest.raises(NodeError) as caught:
+                volume.load(scan.files, contract=given)
+            assert caught.value.reason == reason
+        else:
+            assert volume.load(scan.files, contract=given).array.min() < -500
+        volume.load(scan.files)  # to look at, without a model
+
     def test_the_wrong_modality_is_said_before_a_missing_geometry(self, tmp_path: Path) -> None:
         scan = phantom.write_series(tmp_path, edit=_without("ImagePositionPatient"))
         with pytest.raises(NotApplicable, match="wrong-modality"):
@@ -366,6 +404,12 @@ class TestContract:
         scan = phantom.write_series(tmp_path, edit=_jump)
         loaded = volume.load(scan.files, contract=contract(irregular_spacing=True))
         assert loaded.spacing[0] == pytest.approx(2.5 + 1 / 13)
+
+    @pytest.mark.parametrize("tilted", [False, True])
+    def test_slices_off_to_the_side_are_never_tolerated(self, tmp_path: Path, tilted: bool) -> None:
+        scan = phantom.write_series(tmp_path, edit=_sideways)
+        error = refusal(scan.files, contract=contract(irregular_spacing=True, gantry_tilt=tilted))
+        assert error.reason == "irregular-spacing"
 
     def test_missing_slices_are_never_tolerated(self, tmp_path: Path) -> None:
         scan = phantom.write_series(tmp_path)

@@ -167,12 +167,14 @@ def _masks(
     _require_channels(channels, max(labels), name, "these segments")
     _require_finite(channels, name)
     array = np.empty((len(labels), *onto.shape[::-1]), dtype=np.bool_)
+    # Where nothing was said nothing is marked, whatever the threshold: that of logits may be 0.
+    beyond = 0.0 if output.threshold > 0 else output.threshold - 1
     for place, label in enumerate(labels):
         channel = channels[label - 1]
         # What was decided already stays as it was decided; a probability is decided on the grid.
         is_decided = bool(((channel == 0) | (channel == 1)).all())
         order = grid.NEAREST if is_decided else grid.LINEAR
-        placed = onto.bring(channel.astype(np.float32), affine=affine, order=order)
+        placed = onto.bring(channel.astype(np.float32), affine=affine, order=order, beyond=beyond)
         np.greater_equal(placed, output.threshold, out=array[place])
     return Masks(output=name, frame=number, array=array)
 

@@ -44,7 +44,12 @@ class Grid:
     affine: NDArray[np.float64]
 
     def bring(
-        self, array: NDArray[Any], *, affine: NDArray[np.float64], order: int
+        self,
+        array: NDArray[Any],
+        *,
+        affine: NDArray[np.float64],
+        order: int,
+        beyond: float = 0.0,
     ) -> NDArray[Any]:
         """Bring one channel of an answer to this grid, through the affines alone.
 
@@ -52,10 +57,10 @@ class Grid:
             array: On MONAI's axes, on whatever grid the bundle left it.
             affine: Square; maps its indices as `Grid.affine` does.
             order: `NEAREST`: each voxel has the value that is nearest to its centre; or `LINEAR`.
+            beyond: The value where the bundle's grid does not reach.
 
         Returns:
-            On the node's axes: (slices, rows, columns) or (rows, columns); 0 where the bundle's
-            grid does not reach.
+            On the node's axes: (slices, rows, columns) or (rows, columns).
         """
         size = len(self.shape)
         to_answer = np.linalg.inv(_square(affine)) @ self.affine
@@ -70,7 +75,7 @@ class Grid:
                 order=order,
                 # "constant" would drop the outer half of the voxels at the border
                 mode="grid-constant",
-                cval=0,
+                cval=beyond,
             )
         return np.ascontiguousarray(array.transpose())
 

@@ -16,6 +16,7 @@ from dicomnode.volume import Images, Picture, Slide, Volume
 from workers.inference import grid
 
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+_AXES = 2  # of a tensor that has points and coordinates
 _PHASES = 3  # axes of a tensor that has points, coordinates and phases
 
 Subject = Volume | Picture | Images | Slide
@@ -99,7 +100,13 @@ def points(
         for phase in range(array.shape[-1]):
             yield _points(array[..., phase], name, output, subject, size=size, frame=phase)
     else:
-        yield _points(array.squeeze(), name, output, subject, size=size, frame=frame)
+        yield _points(_two_axes(array), name, output, subject, size=size, frame=frame)
+
+
+def _two_axes(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points and coordinates, without a batch of one; of one landmark there is one point."""
+    ones = [axis for axis, size in enumerate(array.shape) if size == 1]
+    return array.squeeze(tuple(ones[: max(0, array.ndim - _AXES)]))
 
 
 def _points(

@@ -21,10 +21,9 @@ from dicomnode.bundle import (
 from dicomnode.prediction import (
     Answer,
     Boxes,
-    DerivedImage,
-    HeatMap,
     LabelMap,
     Masks,
+    OnGrid,
     ProbabilityMap,
 )
 from dicomnode.volume import Volume
@@ -46,9 +45,13 @@ class Part:
         return first, second, third
 
 
-def around(answers: Sequence[Answer], asked: Region, subject: Volume) -> Part | None:
-    """The smallest box around what was found, with its margin; `None` where nothing was."""
-    found = [place for one in answers for place in _places(one, asked.labels, subject)]
+def around(answers: Sequence[Answer], asked: Region, subject: Volume, spec: Output) -> Part | None:
+    """The smallest box around what was found, with its margin; `None` where nothing was.
+
+    Args:
+        spec: What the answers are of: masks stand in the order of its segments.
+    """
+    found = [place for one in answers for place in _places(one, asked.labels, subject, spec)]
     if not found:
         return None
     margin = np.array([asked.margin_mm / step for step in subject.spacing])
@@ -72,7 +75,7 @@ def _whole_voxels(
 
 
 def _places(
-    answer: Answer, labels: Sequence[int], subject: Volume
+    answer: Answer, labels: Sequence[int], subject: Volume, spec: Output
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Lowest and highest index of each thing that was found."""
     if isinstance(answer, Boxes):
@@ -86,8 +89,8 @@ def _places(
         return [(one.min(axis=0), one.max(axis=0)) for one in placed]
     if isinstance(answer, LabelMap):
         mask = np.isin(answer.array, labels) if labels else answer.array > 0
-    elif isinstance(answer, Masks):
-        chosen = [label - 1 for label in labels] or list(range(len(answer.array)))
+    elif isinstance(answer, Masks) and isinstance(spec, MasksOutput):
+        chosen = [not labels or segment.label in labels for segment in spec.segments]
         mask = np.asarray(answer.array[chosen].any(axis=0))
     else:
         return []
@@ -111,7 +114,7 @@ def cut(other: Volume, part: Part, subject: Volume) -> Volume:
 
 def put_back(answer: Answer, part: Part, shape: tuple[int, ...]) -> Answer:
     """An answer about a part as one about the whole; what is in the patient's mm stays as it is."""
-    if not isinstance(answer, LabelMap | Masks | ProbabilityMap | HeatMap | DerivedImage):
+    if not isinstance(answer, OnGrid):
         return answer
     array = answer.array
     whole = np.zeros((*array.shape[: array.ndim - len(shape)], *shape), dtype=array.dtype)

@@ -149,4 +149,4 @@ def _group(header: Dataset, source: SliceSource, keyword: str) -> Dataset:
         if items := groups.get(keyword):
             item: Dataset = items[0]
             return item
-    return Dataset()
+    return header

@@ -69,6 +69,15 @@ class Expected:
         cosines = np.array(orientation, dtype=np.float64)
         return np.stack([cosines[3:] * float(between[0]), cosines[:3] * float(between[1])])
 
+    def pixel_mm2(self, source: SliceSource) -> float | None:
+        """The area of a pixel of a frame, as its file has it; `None` where it does not say."""
+        placed = source.position is not None
+        header = self.headers[source.sop_instance_uid]
+        measures = self._group(source, "PixelMeasuresSequence") if placed else header
+        between = measures.get("PixelSpacing") or header.get("ImagerPixelSpacing")
+        area = float(np.prod(between, dtype=np.float64)) if between else 0.0
+        return area if area > 0 else None
+
     def _group(self, source: SliceSource, keyword: str) -> Dataset:
         """A functional group of a frame; of an image that has none, the image."""
         header = self.headers[source.sop_instance_uid]

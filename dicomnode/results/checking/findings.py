@@ -10,7 +10,9 @@ import numpy as np
 from pydicom import Dataset
 
 from dicomnode.bundle import Code
+from dicomnode.results.checking import sites
 from dicomnode.results.checking.expected import has_code, require
+from dicomnode.results.checking.tree import children
 from dicomnode.results.findings import Group
 
 _FINDING = Code(value="121071", scheme="DCM", meaning="Finding")
@@ -38,19 +40,20 @@ def check(found: Mapping[str, Dataset], groups: Sequence[Group], *, space: str) 
 
 
 def _check_words(item: Dataset, group: Group) -> None:
-    texts = [str(child.get("TextValue")) for child in _named(item, _TRACKING_ID)]
+    texts = [str(child.get("TextValue")) for child in children(item, _TRACKING_ID)]
     require(
         texts == [group.tracking_id],
         "tracking-differs",
         f"The tracking identifier of {group.tracking_id} is another one.",
     )
-    findings = [child.get("ConceptCodeSequence") for child in _named(item, _FINDING)]
+    findings = [child.get("ConceptCodeSequence") for child in children(item, _FINDING)]
     require(
         len(findings) == 1 and has_code(findings[0], group.finding),
         "finding-differs",
         f"The finding of {group.tracking_id} is not what the manifest says.",
     )
-    comments = [str(child.get("TextValue")) for child in _named(item, _COMMENT)]
+    sites.check(item, group.site, group.tracking_id)
+    comments = [str(child.get("TextValue")) for child in children(item, _COMMENT)]
     require(
         comments == list(group.comments),
         "finding-differs",
@@ -150,9 +153,3 @@ def _images(item: Dataset) -> list[tuple[Any, ...]]:
         if child.ValueType == "IMAGE"
         for sop in child.ReferencedSOPSequence
     ]
-
-
-def _named(item: Dataset, name: Code) -> Iterator[Dataset]:
-    for child in item.get("ContentSequence", ()):
-        if has_code(child.get("ConceptNameCodeSequence"), name):
-            yield child

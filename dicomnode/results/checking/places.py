@@ -41,20 +41,19 @@ def check(dataset: Dataset, part: Part, expected: Expected) -> list[int]:
     return where
 
 
-def voxel_mm3(dataset: Dataset, where: Sequence[int]) -> float:
-    """The volume of a voxel of a volume, by where the frames of an object lie.
+def voxel_mm3(dataset: Dataset, sources: Sequence[SliceSource], expected: Expected) -> float:
+    """The volume of a voxel of a volume: by the pixels of an object, and the slices' own files.
+
+    `check` has seen that each frame lies on its slice. Of few frames the mean distance is another
+    than that of all slices, as far as these stray from where they should lie.
 
     Args:
-        where: The slice that each frame is on.
+        sources: Of the slices, in order.
     """
     down, right = _across(dataset, dataset.PerFrameFunctionalGroupsSequence[0])
-    normal = np.cross(down, right)  # its length is the area of a pixel
-    heights = _positions(dataset) @ normal
-    first, last = int(np.argmin(where)), int(np.argmax(where))
-    if where[first] != where[last]:
-        return abs(float((heights[last] - heights[first]) / (where[last] - where[first])))
-    shared = dataset.SharedFunctionalGroupsSequence[0]
-    return float(np.linalg.norm(normal) * shared.PixelMeasuresSequence[0].SpacingBetweenSlices)
+    whole = expected.position(sources[-1]) - expected.position(sources[0])
+    # The length of the normal is the area of a pixel.
+    return abs(float(np.cross(down, right) @ whole)) / (len(sources) - 1)
 
 
 def _positions(dataset: Dataset) -> NDArray[np.float64]:

@@ -16,13 +16,14 @@ from pydicom import Dataset
 from scipy import ndimage
 
 from dicomnode.bundle import Code
-from dicomnode.results import regions
-from dicomnode.results.checking import report
+from dicomnode.results import finding_site, regions
+from dicomnode.results.checking import report, sites
 from dicomnode.results.checking.expected import Expected, has_code, require
 from dicomnode.results.checking.tree import children, evidence, measurement_groups, text
 from dicomnode.results.part import Part
 from dicomnode.results.regions import Region
 from dicomnode.results.writing.content import IMAGING_MEASUREMENT_REPORT
+from dicomnode.volume.geometry import ORIENTATION_TOLERANCE, PIXEL_SPACING_TOLERANCE
 
 _FINDING = Code(value="121071", scheme="DCM", meaning="Finding")
 _COMMENT = Code(value="121106", scheme="DCM", meaning="Comment")
@@ -30,6 +31,11 @@ _TRACKING_ID = Code(value="112039", scheme="DCM", meaning="Tracking Identifier")
 _RELATIVE = 1e-6
 _PIXELS = 1e-2  # what gets lost in 32 bits, of patient coordinates, in pixels
 _PATIENT = "patient"
+_WRITING_MM = 1e-3  # what gets lost in 32 bits, of patient coordinates
+# Of a way across the image: how far the slices of a volume may be turned and scaled against the
+# first, by whose directions they are drawn on.
+_TURNED = 2 * ORIENTATION_TOLERANCE
+_DISTORTED = _TURNED + PIXEL_SPACING_TOLERANCE
 
 
 def check(dataset: Dataset, part: Part, expected: Expected) -> None:
@@ -72,6 +78,7 @@ def _check_words(group: Dataset, region: Region) -> None:
         "finding-differs",
         f"What is drawn as {region.tracking_id} is not what the manifest says.",
     )
+    sites.check(group, finding_site.of(region.finding), region.tracking_id)
 
 
 def _check_measurements(group: Dataset, region: Region) -> None:
@@ -114,10 +121,12 @@ def _check_place(group: Dataset, region: Region, part: Part, expected: Expected)
             f"{region.tracking_id} lies in another frame of reference than its source.",
         )
         drawn = _on_image(places[0], region, expected)
+        tolerance = _PIXELS + _DISTORTED * float(np.abs(region.points).max())
     else:
         _check_image(places[0], region, expected)
         drawn = np.array(places[0].GraphicData, dtype=np.float64).reshape(-1, 2)
-    _check_drawn(drawn, region)
+        tolerance = _PIXELS
+    _check_drawn(drawn, region, tolerance)
 
 
 def _check_image(place: Dataset, region: Region, expected: Expected) -> None:
@@ -141,15 +150,23 @@ def _on_image(place: Dataset, region: Region, expected: Expected) -> NDArray[np.
     points = np.array(place.GraphicData, dtype=np.float64).reshape(-1, 3)
     down, right = expected.across(source)
     offsets = points - expected.position(source)
+    normal = np.cross(down, right)
+    away = np.abs(offsets @ normal).max() / np.linalg.norm(normal)
+    reach = np.linalg.norm(offsets, axis=1).max()
+    require(
+        bool(away <= _WRITING_MM + _TURNED * reach),
+        "place-differs",
+        f"{region.tracking_id} does not lie in the plane of the image that it is drawn on.",
+    )
     columns = offsets @ right / (right @ right) + 0.5
     rows = offsets @ down / (down @ down) + 0.5
     return np.column_stack([columns, rows])
 
 
-def _check_drawn(drawn: NDArray[np.float64], region: Region) -> None:
+def _check_drawn(drawn: NDArray[np.float64], region: Region, tolerance: float) -> None:
     elsewhere = f"{region.tracking_id} is not drawn where the model said."
     require(drawn.shape == region.points.shape, "place-differs", elsewhere)
-    require(bool(np.abs(drawn - region.points).max() <= _PIXELS), "place-differs", elsewhere)
+    require(bool(np.abs(drawn - region.points).max() <= tolerance), "place-differs", elsewhere)
     require_around(drawn, region)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pydicom import Dataset
 
 from dicomnode.bundle import Code, Segment
-from dicomnode.results import findings, layers, said
+from dicomnode.results import finding_site, findings, layers, said
 from dicomnode.results.checking import findings as check_findings
+from dicomnode.results.checking import sites
 from dicomnode.results.checking.expected import Expected, Read, has_code, require
 from dicomnode.results.checking.tree import children, evidence, measurement_groups, text
 from dicomnode.results.layers import Numbered
@@ -30,8 +31,12 @@ _COMMENT = Code(value="121106", scheme="DCM", meaning="Comment")
 _VOLUME = Code(value="118565006", scheme="SCT", meaning="Volume")
 _MILLILITRE = Code(value="mL", scheme="UCUM", meaning="milliliter")
 
+_AREA = Code(value="42798000", scheme="SCT", meaning="Area")
+_SQUARE_MILLIMETRE = Code(value="mm2", scheme="UCUM", meaning="square millimeter")
+
 _RELATIVE = 1e-5  # between a volume by the affine and one by the frames' positions
 _ABSOLUTE_ML = 1e-6  # the last decimal that is written
+_ABSOLUTE_MM2 = 1e-3  # likewise
 
 
 def check(dataset: Dataset, part: Part, beside: Sequence[Read], expected: Expected) -> None:
@@ -100,12 +105,14 @@ def _check_on_images(
 ) -> None:
     """Of a segment of single images: a group for each that it is on, and each names it."""
     answers = [one for one in said.segmented(expected.prediction) if one.output == output]
-    frames = [
-        answer.frame
+    counts = {
+        answer.frame: layers.of(
+            expected.prediction, expected.bundle, output, (answer.frame,)
+        ).count(item)
         for answer in answers
         if answer.frame is not None
-        and layers.of(expected.prediction, expected.bundle, output, (answer.frame,)).count(item)
-    ]
+    }
+    frames = [frame for frame, count in counts.items() if count]
     if not frames:
         require(
             len(own) == 1 and text(own[0], _COMMENT) == NOT_FOUND,
@@ -137,6 +144,36 @@ def _check_on_images(
             named == meant,
             "reference-differs",
             f"The finding of segment {item.number} names another segment, or another image.",
+        )
+        _check_area(group, counts[frame], expected.pixel_mm2(source), item)
+
+
+def _check_area(group: Dataset, pixels: int, pixel_mm2: float | None, item: Numbered) -> None:
+    """The area on one image stands there where it is asked for and the size of a pixel is known."""
+    asked = isinstance(item.segment, Segment) and "area" in item.segment.measure
+    numbers = [child for child in group.ContentSequence if child.ValueType == "NUM"]
+    require(
+        len(numbers) == (asked and pixel_mm2 is not None),
+        "measurement-differs",
+        f"Segment {item.number} has a measurement too many on an image, or none.",
+    )
+    for number in numbers:
+        (value,) = number.MeasuredValueSequence
+        require(
+            has_code(number.ConceptNameCodeSequence, _AREA)
+            and has_code(value.MeasurementUnitsCodeSequence, _SQUARE_MILLIMETRE),
+            "unit-differs",
+            f"The area of segment {item.number} is not one in mm2.",
+        )
+        require(
+            math.isclose(
+                float(value.NumericValue),
+                pixels * (pixel_mm2 or 0),
+                rel_tol=_RELATIVE,
+                abs_tol=_ABSOLUTE_MM2,
+            ),
+            "measurement-differs",
+            f"The area of segment {item.number} is not that of its pixels.",
         )
 
 
@@ -200,6 +237,7 @@ def _check_finding(group: Dataset, item: Numbered, expected: Expected) -> None:
         "finding-differs",
         f"The finding of segment {number} is not what the manifest says.",
     )
+    sites.check(group, finding_site.of(item.segment), f"Segment {number}")
     check_made_by(group, expected)
 
 

@@ -91,8 +91,9 @@ def check(dataset: Dataset, part: Part, expected: Expected) -> Read:
     _check_complete(decoded, where, segments, part)
     voxels = _compared(decoded, where, segments)
     volumes_ml = {}
-    if isinstance(expected.prediction.subject, Volume):
-        voxel_mm3 = places.voxel_mm3(dataset, where)
+    subject = expected.prediction.subject
+    if isinstance(subject, Volume):
+        voxel_mm3 = places.voxel_mm3(dataset, subject.sources, expected)
         volumes_ml = {number: n * voxel_mm3 / 1000 for number, n in voxels.items()}
     return Read(
         part=part,

@@ -45,7 +45,7 @@ def build(run: Run, part: Part) -> Dataset:
     names_patient = burned_in(run.prediction)
     if names_patient is not None:
         dataset.BurnedInAnnotation = names_patient
-    _keep_loss(dataset, run)
+    common.say_lossiness(dataset, run.header)
     _put(picture, dataset)
     common.complete(dataset, run, part)
     dataset.DateOfSecondaryCapture, dataset.TimeOfSecondaryCapture = (
@@ -90,14 +90,6 @@ def _sources(prediction: Prediction) -> Iterator[Dataset]:
         item.ReferencedSOPInstanceUID = sop_instance_uid
         item.PurposeOfReferenceCodeSequence = [common.code_item(SOURCE)]
         yield item
-
-
-def _keep_loss(dataset: Dataset, run: Run) -> None:
-    """What was lost once stays lost (PS3.3 C.7.6.1.1.5)."""
-    dataset.LossyImageCompression = str(run.header.get("LossyImageCompression") or "00")
-    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if dataset.LossyImageCompression == "01" and keyword in run.header:
-            dataset[keyword] = run.header[keyword]
 
 
 def _put(picture: Image.Image, dataset: Dataset) -> None:

@@ -8,10 +8,11 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from dicomnode import __version__
-from dicomnode.bundle import Code, Finding
+from dicomnode.bundle import Code
 from dicomnode.prediction import Shown
 from dicomnode.results import common
 from dicomnode.results.common import Run
+from dicomnode.results.finding_site import Site
 from dicomnode.volume import Images, Volume
 
 #: CID 7021 "Measurement Report Document Titles".
@@ -23,8 +24,6 @@ ONCOLOGY_MEASUREMENT_REPORT = Code(
 )
 
 _COMMENT = CodedConcept("121106", "DCM", "Comment")
-# "Anatomical Structure" of CID 7150 "Segmentation Property Categories", now and in older editions.
-_ANATOMICAL_STRUCTURES = ("91723000", "123037004")
 
 
 def concept(code: Code) -> CodedConcept:
@@ -67,20 +66,12 @@ def algorithm(run: Run) -> hd.sr.AlgorithmIdentification:
     )
 
 
-def sites(finding: Finding) -> list[FindingSite] | None:
-    """Where a finding is.
-
-    An anatomical structure is its own site, and what the manifest says more exactly of it
-    (anterior, left) is said of that site: TID 1411 has no modifier of the finding. Anything else
-    lies in its anatomic region, of which only the side is known.
-    """
-    laterality = concept(finding.laterality) if finding.laterality else None
-    if finding.category.value in _ANATOMICAL_STRUCTURES:
-        modifier = concept(finding.type_modifier) if finding.type_modifier else None
-        return [FindingSite(concept(finding.type), laterality, modifier)]
-    if finding.anatomic_region is not None:
-        return [FindingSite(concept(finding.anatomic_region), laterality)]
-    return None
+def sites(site: Site | None) -> list[FindingSite] | None:
+    """Where a finding is, as a group takes it."""
+    if site is None:
+        return None
+    side, part = (concept(code) if code else None for code in (site.side, site.part))
+    return [FindingSite(concept(site.place), side, part)]
 
 
 def sources(run: Run) -> list[Dataset]:

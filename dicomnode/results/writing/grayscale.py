@@ -103,7 +103,7 @@ def _group(header: Dataset, source: SliceSource, what: str) -> Dataset:
         if items := groups.get(_GROUPS[what]):
             item: Dataset = items[0]
             return item
-    return Dataset()
+    return header
 
 
 def _modality(header: Dataset, group: Dataset) -> Dataset:

@@ -7,9 +7,8 @@ from typing import Any
 
 import highdicom as hd
 
-from dicomnode.bundle import Finding
 from dicomnode.results.findings import Group
-from dicomnode.results.writing.content import concept
+from dicomnode.results.writing.content import concept, sites
 
 
 def content(group: Group, *, algorithm: hd.sr.AlgorithmIdentification, space: str) -> Any:
@@ -19,8 +18,8 @@ def content(group: Group, *, algorithm: hd.sr.AlgorithmIdentification, space: st
             uid=group.tracking_uid, identifier=group.tracking_id
         ),
         "finding_type": concept(group.finding),
-        "finding_category": concept(group.site.category) if group.site else None,
-        "finding_sites": _sites(group.site),
+        "finding_category": concept(group.category) if group.category else None,
+        "finding_sites": sites(group.site),
         "algorithm_id": algorithm,
         "measurements": [
             hd.sr.Measurement(name=concept(name), value=value, unit=concept(unit))
@@ -57,10 +56,3 @@ def _images(group: Group, kind: Any) -> Sequence[Any]:
         )
         for source in group.about
     ]
-
-
-def _sites(finding: Finding | None) -> list[hd.sr.FindingSite] | None:
-    if finding is None or finding.anatomic_region is None:
-        return None
-    laterality = concept(finding.laterality) if finding.laterality else None
-    return [hd.sr.FindingSite(concept(finding.anatomic_region), laterality)]

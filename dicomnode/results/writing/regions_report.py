@@ -12,7 +12,7 @@ import highdicom as hd
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicomnode.results import common, regions
+from dicomnode.results import common, finding_site, regions
 from dicomnode.results.common import Run
 from dicomnode.results.part import Part
 from dicomnode.results.regions import Region
@@ -67,7 +67,7 @@ def _group(region: Region, run: Run, part: Part) -> Any:
         referenced_region=_placed(region, run, part),
         finding_type=concept(region.finding.type),
         finding_category=concept(region.finding.category),
-        finding_sites=content.sites(region.finding),
+        finding_sites=content.sites(finding_site.of(region.finding)),
         algorithm_id=content.algorithm(run),
         measurements=[
             hd.sr.Measurement(name=concept(name), value=value, unit=concept(unit))

@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.bundle import Code, Finding, Segment
 from dicomnode.profile import Profile
-from dicomnode.results import common, findings, layers, said
+from dicomnode.results import common, finding_site, findings, layers, said
 from dicomnode.results.common import Predecessor, Result, Run
 from dicomnode.results.layers import Layers, Numbered
 from dicomnode.results.part import Part
@@ -226,7 +226,7 @@ def _shared(run: Run, output: str, item: Numbered) -> dict[str, Any]:
         ),
         "finding_category": concept(segment.category),
         "finding_type": concept(segment.type),
-        "finding_sites": content.sites(segment),
+        "finding_sites": content.sites(finding_site.of(segment)),
         "algorithm_id": content.algorithm(run),
     }
 

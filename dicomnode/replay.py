@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from dicomnode import routing
 from dicomnode.archive.asked import headers
+from dicomnode.archive.work import by_hand
 from dicomnode.archive.work.jobs import Job
 from dicomnode.bundle import DIGEST_SHOWN
 from dicomnode.job import JobState
@@ -135,10 +136,11 @@ def _keywords(rules: Sequence[Rule]) -> frozenset[str]:
 
 
 def _recorded(every: Sequence[Job]) -> dict[_Shown, _Run]:
+    """What rules have run; what a person asked for no configuration brings and none takes away."""
     return _runs(
         (one.model, {name: each.series for name, each in one.inputs.items()}, one)
         for one in every
-        if one.state is not JobState.SUPERSEDED
+        if one.state is not JobState.SUPERSEDED and not by_hand.is_by_hand(one.rule)
     )
 
 

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from dicomnode import routing
+from dicomnode.archive import journal
 from dicomnode.archive.asked import headers
-from dicomnode.archive.studies import decisions
+from dicomnode.archive.journal import Kind
+from dicomnode.archive.studies import decisions, index
 from dicomnode.archive.work import revisions
 from dicomnode.archive.work.jobs import JobInput
 from dicomnode.study import Study
@@ -36,9 +38,48 @@ def apply(tx: Connection, study: Study, rules: Sequence[routing.Rule], *, at: fl
         uid,
         rules={rule.name for rule in rules},
         wanted=[job.id for job in wanted],
+        held={
+            (one.rule, one.series_instance_uid)
+            for one in found.decisions
+            if one.outcome is routing.Outcome.HELD
+        },
         at=at,
     )
     return len(wanted)
+
+
+def hold(
+    tx: Connection,
+    study_instance_uid: str,
+    rules: Sequence[routing.Rule],
+    fault: str,
+    *,
+    at: float,
+) -> None:
+    """End the routing of a study that cannot be routed: every rule holds it, and says why."""
+    study = index.study(tx, study_instance_uid)
+    if study is None:
+        return
+    revision = study.revision + 1
+    detail = f"{fault} while the study was routed; the log of the node says more."
+    index.complete(tx, study_instance_uid, revision=revision, because=detail, at=at)
+    held = [
+        decisions.Recorded(
+            revision=revision,
+            rule=rule.name,
+            series_instance_uid=series.series_instance_uid,
+            model=rule.model,
+            outcome=routing.Outcome.HELD,
+            origin="",
+            clause="",
+            value="",
+            detail=detail,
+        )
+        for rule in rules
+        for series in study.series
+    ]
+    decisions.record(tx, study_instance_uid, held)
+    journal.write(tx, Kind.ROUTING_FAILED, at=at, study=study_instance_uid, detail=detail)
 
 
 def _incomplete(tx: Connection, study: Study) -> dict[str, str]:

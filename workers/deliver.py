@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomnode import log, status
+from dicomnode import log, settings, status
 from dicomnode.archive.work import deliveries, jobs, results
 from dicomnode.archive.work.deliveries import Delivery
 from dicomnode.archive.work.results import ResultFile
@@ -17,7 +16,7 @@ from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
 from dicomnode.job import Purpose
 from dicomnode.network.calling import sender
 from dicomnode.network.calling.request import AddressEntry, Destination
-from workers import audited, commitment, notices
+from workers import audited, commitment, kept, notices
 from workers.commitment import Awaiting
 from workers.context import Behind, Context, require_up_to_date
 
@@ -91,12 +90,16 @@ def _deliver(context: Context, delivery: Delivery) -> None:
         case "commitment":
             commitment.commit(context, delivery, peer, parcel.files, send=send)
         case "find":
-            if delivery.attempts > 1 and not _missing(context, delivery, peer, parcel):
-                # An earlier attempt got everything there and never learned it.
-                audited.there_already(context, delivery, peer, study, parcel.files)
-                return
-            send(parcel.files)
-            _require_listed(context, delivery, peer, parcel)
+            # What an earlier attempt got there is not sent again: a large answer over a slow line
+            # would begin anew each time, and never end.
+            is_first = delivery.attempts == 1
+            files = parcel.files if is_first else _missing(context, delivery, peer, parcel)
+            if files:
+                send(files)
+                _require_listed(context, delivery, peer, parcel)
+            there = [file for file in parcel.files if file not in files]
+            if there:  # that attempt never learned it
+                audited.there_already(context, delivery, peer, study, there)
         case "none":
             send(parcel.files)
 
@@ -105,7 +108,7 @@ def _require_listed(context: Context, delivery: Delivery, peer: Peer, parcel: Pa
     missing = _missing(context, delivery, peer, parcel)
     if missing:
         raise RetryLater(
-            "not-found-at-destination",
+            results.NOT_LISTED,
             f"{peer.ae_title} accepted the {missing[0].kind} and does not list it (C-FIND).",
         )
 
@@ -139,8 +142,10 @@ def _parcel(context: Context, delivery: Delivery) -> Parcel:
         files = results.of_job(tx, delivery.job, profile=delivery.profile)
     if job is not None and delivery.purpose is not Purpose.RESULTS:
         files = [notices.of(context, delivery, job)]
-    if job is None or not files:
-        raise Failed("no-results", "The job has no results to deliver.")
+    if job is None or not files or not all(file.path for file in files):
+        raise Failed(
+            "no-results", "The job has no results to deliver, or they are not kept any more."
+        )
     return Parcel(study_instance_uid=job.study_instance_uid, files=tuple(files))
 
 
@@ -166,8 +171,7 @@ def _send(context: Context, peer: Peer, file: ResultFile) -> None:
 def _require_unchanged(path: Path, file: ResultFile) -> None:
     """What leaves is what was checked, byte for byte."""
     try:
-        with path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = kept.digest(path)
     except FileNotFoundError as error:
         raise Failed("result-missing", f"{path.name} is not on disk any more.") from error
     except OSError as error:
@@ -209,7 +213,8 @@ def _is_listed(
 
 
 def _put_off(context: Context, delivery: Delivery, error: RetryLater) -> None:
-    wait_s = error.retry_s if isinstance(error, Behind) else _pause_s(context, delivery)
+    pauses = settings.pauses(context.configuration)
+    wait_s = error.retry_s if isinstance(error, Behind) else pauses.after(delivery.attempts)
     with context.database.write() as tx:
         deliveries.try_again(
             tx,
@@ -228,11 +233,6 @@ def _put_off(context: Context, delivery: Delivery, error: RetryLater) -> None:
         reason=error.reason,
         delay_s=wait_s,
     )
-
-
-def _pause_s(context: Context, delivery: Delivery) -> float:
-    limits = context.configuration.deliver
-    return min(limits.retry_max_s, limits.retry_s * 2.0 ** min(delivery.attempts - 1, 30))
 
 
 def _fail(context: Context, delivery: Delivery, error: NodeError) -> None:

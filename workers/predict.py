@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import os
 import shutil
 import tempfile
 import time
@@ -23,7 +21,8 @@ from dicomnode.archive.work import jobs, leases, moves
 from dicomnode.archive.work import results as kept_results
 from dicomnode.archive.work.jobs import Job
 from dicomnode.archive.work.results import ResultFile
-from dicomnode.bundle import Bundle
+from dicomnode.bundle import DIGEST_SHOWN, Bundle
+from dicomnode.durable import sync
 from dicomnode.errors import (
     Failed,
     Misconfigured,
@@ -36,6 +35,7 @@ from dicomnode.job import JobState
 from dicomnode.prediction import Shown
 from dicomnode.profile import Profile
 from dicomnode.volume import Volume
+from workers import kept
 from workers.ahead import Ahead
 from workers.context import Behind, Context, require_up_to_date
 from workers.inference import Models
@@ -151,7 +151,11 @@ def _run(
         picture = results.picture(prediction, bundle=bundle)
         if picture is not None:
             picture.save(folder / kept_results.PICTURE)
-        return tuple(_kept(job, *pair) for pair in zip(built, paths, strict=True))
+        data_dir = context.configuration.node.data_dir
+        return tuple(
+            kept.of(result, path, data_dir=data_dir)
+            for result, path in zip(built, paths, strict=True)
+        )
 
 
 def _created(context: Context, job: Job) -> datetime:
@@ -160,7 +164,7 @@ def _created(context: Context, job: Job) -> datetime:
     In the zone of this machine: what a result is dated by is the hospital's wall clock.
     """
     with context.database.read() as tx:
-        first = jobs.first_with_key(tx, job.key)
+        first = jobs.first_with_key(tx, job.study_instance_uid, job.key)
     return datetime.fromtimestamp(
         first.created_at if first else job.created_at, tz=UTC
     ).astimezone()
@@ -216,8 +220,9 @@ def _bundle(context: Context, job: Job) -> Bundle:
     if bundle.digest != job.model_digest:
         raise Misconfigured(
             "model-changed",
-            f"The job asks for {job.model!r} with digest {job.model_digest[:16]}, this worker has"
-            f" {bundle.digest[:16]}. Restart node and workers with the same bundle.",
+            f"The job asks for {job.model!r} with digest {job.model_digest[:DIGEST_SHOWN]}, this"
+            f" worker has {bundle.digest[:DIGEST_SHOWN]}. Restart node and workers with the same"
+            " bundle.",
         )
     return bundle
 
@@ -230,14 +235,13 @@ def _require_one_patient(context: Context, job: Job) -> None:
     """
     with context.database.read() as tx:
         study = index.study(tx, job.study_instance_uid)
-    own = {uid for one in job.inputs.values() for uid in one.series}
     patients = {
         series.series_instance_uid: {
             tuple(str(one.value(keyword) or "") for keyword in _PATIENT) for one in series.instances
         }
         for series in (study.series if study else ())
     }
-    if any(len(found) > 1 for uid, found in patients.items() if uid in own):
+    if any(len(found) > 1 for uid, found in patients.items() if uid in job.series):
         return  # an image of another patient among those to be shown: refused when they are read
     if len(set().union(*patients.values())) > 1:
         raise UnsuitableSeries(
@@ -288,32 +292,10 @@ def _folder(context: Context, job: Job) -> Iterator[Path]:
     try:
         yield run
         for each in (run, folder, folder.parent):
-            _sync(each)
+            sync(each)  # the database will rely on their entries
     except BaseException:
         shutil.rmtree(run, ignore_errors=True)
         raise
-
-
-def _sync(folder: Path) -> None:
-    """Make the entries of a folder survive a power cut: the database will rely on them."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _kept(job: Job, result: results.Result, path: Path) -> ResultFile:
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return ResultFile(
-        kind=result.kind,
-        sop_instance_uid=str(result.dataset.SOPInstanceUID),
-        series_instance_uid=str(result.dataset.SeriesInstanceUID),
-        path=f"{kept_results.folder(job.id)}/{path.parent.name}/{path.name}",
-        digest=digest,
-        profiles=result.part.profiles,
-    )
 
 
 def _keep(context: Context, job: Job, files: Sequence[ResultFile], watch: Stopwatch) -> None:

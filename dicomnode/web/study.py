@@ -221,13 +221,18 @@ def _stages(timings: Mapping[str, float]) -> tuple[Stage, ...]:
 
 
 def _other_models(here: Surroundings, job: Job) -> tuple[str, ...]:
-    """The models of the configuration that could be run on the same images."""
+    """The models of the configuration that could be run on the same images.
+
+    Its own is one of them once another bundle is in its place: a job keeps the one that it asks
+    for, and may have waited for it in vain.
+    """
     if len(job.inputs) != 1:
         return ()
     return tuple(
         name
         for name, bundle in here.models.items()
-        if name != job.model and len(bundle.manifest.inputs) == 1
+        if (name, bundle.digest) != (job.model, job.model_digest)
+        and len(bundle.manifest.inputs) == 1
     )
 
 

@@ -13,7 +13,7 @@ from dicomnode.archive import journal, tables
 from dicomnode.archive.arrival import End, Ended, Opened
 from dicomnode.archive.asked import accounts
 from dicomnode.archive.database import Database
-from dicomnode.archive.studies import associations, decisions, index
+from dicomnode.archive.studies import associations, decisions, index, progress
 from dicomnode.archive.work import deliveries, jobs, leases, moves, results, revisions
 from dicomnode.archive.work.leases import Task
 from dicomnode.job import DeliveryState, JobState, Priority
@@ -416,16 +416,16 @@ def test_the_evidence_knows_how_associations_ended(
         if end is not None:
             ended = Ended(association="a", end=end, stored=1, refused=0, at=NOW)
             assert associations.ended(tx, ended) == {STUDY}
-        progress = index.progress(tx, STUDY)
-    assert progress.ended_in_order is in_order
-    assert progress.open_associations == (1 if end is None else 0)
+        told = progress.of_study(tx, STUDY)
+    assert told.ended_in_order is in_order
+    assert told.open_associations == (1 if end is None else 0)
 
 
 def test_what_was_found_on_disk_did_not_end_in_order(database: Database) -> None:
     with database.write() as tx:
         index.add(tx, [received(1, association="")])
-        progress = index.progress(tx, STUDY)
-    assert not progress.ended_in_order
+        told = progress.of_study(tx, STUDY)
+    assert not told.ended_in_order
 
 
 def test_the_journal_of_a_study_tells_its_associations_too(database: Database) -> None:
@@ -592,3 +592,91 @@ def test_deliveries_to_one_destination_go_one_after_the_other(with_study: Databa
         assert not leases.anything_due(tx, Task.DELIVER, at=NOW + 2, resend_s=15)
         deliveries.confirm(tx, taken[0], owner="me", at=NOW + 2)
     assert due(NOW + 3) == ["pacs"]
+
+
+def test_a_lost_delivery_says_why_it_is_made_again(with_study: Database) -> None:
+    job = new_job()
+    with with_study.write() as tx:
+        revisions.create(tx, job, at=NOW)
+    (delivery,) = to_delivering(with_study, job)
+    with with_study.write() as tx:
+        assert deliveries.claim(tx, delivery.id, owner="me", at=NOW, lease_s=10)
+        assert leases.expire(tx, Task.DELIVER, at=NOW + 9, attempts=3) == []
+        assert leases.expire(tx, Task.DELIVER, at=NOW + 11, attempts=3) == [delivery.id]
+        (again,) = deliveries.of_job(tx, job.id)
+        told = [
+            e.facts for e in journal.of_study(tx, STUDY) if e.kind == journal.Kind.DELIVERY_MOVED
+        ]
+    assert (again.state, again.reason, again.attempts) == (DeliveryState.PENDING, "worker-lost", 1)
+    assert [(one["state"], one["reason"]) for one in told] == [("pending", "worker-lost")]
+
+
+def test_an_older_answer_that_did_not_arrive_is_not_sent_after_the_newer_one(
+    with_study: Database,
+) -> None:
+    old, new = new_job(key="old"), new_job(key="new", revision=2)
+    with with_study.write() as tx:
+        revisions.create(tx, old, at=NOW)
+    (delivery,) = to_delivering(with_study, old)
+    with with_study.write() as tx:
+        sending = deliveries.claim(tx, delivery.id, owner="me", at=NOW, lease_s=10)
+        assert sending
+        revisions.create(tx, new, at=NOW + 1)
+        deliveries.try_again(
+            tx, sending, owner="me", at=NOW + 2, not_before=NOW + 3, reason="down", detail=""
+        )
+        assert deliveries.claim(tx, delivery.id, owner="me", at=NOW + 3, lease_s=10) is None
+        (over,) = deliveries.of_job(tx, old.id)
+    assert (over.state, over.ended_at) == (DeliveryState.CANCELLED, NOW + 3)
+
+
+def test_who_confirms_for_a_job_that_was_superseded_meanwhile_held_it(with_study: Database) -> None:
+    old = new_job(key="old")
+    with with_study.write() as tx:
+        revisions.create(tx, old, at=NOW)
+    (delivery,) = to_delivering(with_study, old)
+    with with_study.write() as tx:
+        sending = deliveries.claim(tx, delivery.id, owner="me", at=NOW, lease_s=10)
+        assert sending
+        revisions.create(tx, new_job(key="new", revision=2), at=NOW + 1)
+        assert deliveries.confirm(tx, sending, owner="me", at=NOW + 2)
+        assert not deliveries.confirm(tx, sending, owner="me", at=NOW + 3)
+    assert state(with_study, old.id).state is JobState.SUPERSEDED
+
+
+@pytest.mark.parametrize("reason", ["result-missing", "result-changed", "no-results"])
+def test_a_job_whose_results_are_gone_runs_again(with_study: Database, reason: str) -> None:
+    job = new_job(send_to=("one", "two"))
+    with with_study.write() as tx:
+        revisions.create(tx, job, at=NOW)
+    for delivery in to_delivering(with_study, job):
+        with with_study.write() as tx:
+            claimed = deliveries.claim(tx, delivery.id, owner="me", at=NOW, lease_s=10)
+            assert claimed
+            if delivery.destination == "one":
+                deliveries.confirm(tx, claimed, owner="me", at=NOW)
+            else:
+                deliveries.fail(tx, claimed, owner="me", at=NOW, reason=reason, detail="d")
+    with with_study.write() as tx:
+        assert revisions.retry(tx, STUDY, at=NOW) == [job.id]
+    assert state(with_study, job.id).state is JobState.PENDING
+    assert {one.state for one in to_delivering(with_study, job)} == {DeliveryState.PENDING}
+    assert state(with_study, job.id).state is JobState.DELIVERING
+
+
+def test_a_rule_that_is_held_leaves_the_answer_that_there_is(with_study: Database) -> None:
+    answered, waiting = new_job(key="1"), new_job(key="2", series="1.2.3.2")
+    held = {("rule", "1.2.3.1"), ("rule", "1.2.3.2")}
+    with with_study.write() as tx:
+        index.add(tx, [received(1, series=2)])
+        revisions.create(tx, answered, at=NOW)
+        revisions.create(tx, waiting, at=NOW)
+    deliver_all(with_study, answered)
+    with with_study.write() as tx:
+        revisions.supersede_unwanted(tx, STUDY, rules={"rule"}, wanted=[], held=held, at=NOW)
+    assert state(with_study, answered.id).state is JobState.DELIVERED
+    assert state(with_study, waiting.id).state is JobState.SUPERSEDED
+    newer = new_job(key="3", revision=3)
+    with with_study.write() as tx:
+        revisions.create(tx, newer, at=NOW + 1)
+        assert results.superseded_reports(tx, newer.id) == {"pacs": result("sr")}

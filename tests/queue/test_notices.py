@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from dicomnode.archive.commitments import Reference
 from dicomnode.archive.database import Database
 from dicomnode.archive.studies import index
-from dicomnode.archive.work import deliveries, jobs, moves, results, revisions
+from dicomnode.archive.work import confirmations, deliveries, jobs, moves, results, revisions
 from dicomnode.archive.work.deliveries import Delivery
 from dicomnode.archive.work.moves import Shipment
 from dicomnode.archive.work.results import ResultFile
@@ -169,6 +170,27 @@ class TestNotAnalysed:
         assert not found(with_study, job)
         assert state(with_study, job) is JobState.PENDING
 
+    def test_what_was_being_said_of_a_job_that_runs_again_is_not_said_later(
+        self, with_study: Database
+    ) -> None:
+        job = a_job(pacs="keep")
+        ask(with_study, job)
+        end(with_study, job, JobState.FAILED)
+        (notice,) = found(with_study, job).values()
+        with with_study.write() as tx:
+            sending = deliveries.claim(tx, notice.id, owner="me", at=NOW, lease_s=10)
+            assert sending is not None
+            revisions.retry(tx, STUDY, at=NOW)
+        predict(with_study, job)
+        confirm(with_study, job)
+        with with_study.write() as tx:
+            deliveries.try_again(
+                tx, sending, owner="me", at=NOW, not_before=NOW, reason="away", detail=""
+            )
+            assert deliveries.claim(tx, notice.id, owner="me", at=NOW, lease_s=10) is None
+        assert found(with_study, job)["not-analysed", "pacs"].state is DeliveryState.CANCELLED
+        assert state(with_study, job) is JobState.DELIVERED
+
     def test_a_result_that_is_refused_is_no_study_that_was_not_analysed(
         self, with_study: Database
     ) -> None:
@@ -294,6 +316,27 @@ class TestRejections:
         rejection = found(with_study, job)["rejection", "pacs"]
         assert rejection.about == found(with_study, job)["not-analysed", "pacs"].id
 
+    def test_one_that_a_destination_would_not_hear_is_said_again_when_somebody_asks(
+        self, with_study: Database
+    ) -> None:
+        job = a_job()
+        ask(with_study, job)
+        predict(with_study, job, {"pacs": REJECT})
+        confirm(with_study, job)
+        with with_study.write() as tx:
+            revisions.supersede_unwanted(tx, STUDY, rules={"rule"}, wanted=[], at=NOW)
+            assert revisions.retry(tx, STUDY, at=NOW) == []
+        refused = found(with_study, job)["rejection", "pacs"]
+        with with_study.write() as tx:
+            claimed = deliveries.claim(tx, refused.id, owner="me", at=NOW, lease_s=10)
+            assert claimed is not None
+            deliveries.fail(tx, claimed, owner="me", at=NOW, reason="r", detail="d")
+            assert revisions.retry(tx, STUDY, at=NOW, only="another") == []
+            assert revisions.retry(tx, STUDY, at=NOW) == [job.id]
+        again = found(with_study, job)["rejection", "pacs"]
+        assert (again.state, again.reason, again.attempts) == (DeliveryState.PENDING, "", 0)
+        assert state(with_study, job) is JobState.SUPERSEDED
+
     def test_each_is_taken_back_once(self, with_study: Database) -> None:
         generations = [a_job(str(number)) for number in (1, 2, 3)]
         for job in generations:
@@ -341,3 +384,74 @@ class TestRejections:
         assert again is not None
         assert again.key == job.key
         assert ("rejection", "pacs") not in found(with_study, job)
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_an_answer_that_only_waits_for_a_word_is_there_to_be_named_and_taken_back(
+        self, with_study: Database, when: str
+    ) -> None:
+        """A destination may take hours to commit itself to what it has."""
+        older, newer = a_job("1"), a_job("2")
+        ask(with_study, older)
+        predict(with_study, older, {"pacs": REJECT})
+        with with_study.write() as tx:
+            (one,) = deliveries.of_job(tx, older.id)
+            sending = deliveries.claim(tx, one.id, owner="me", at=NOW, lease_s=10)
+            assert sending is not None
+            references = [Reference(sop_class_uid="1.2", sop_instance_uid="2.25.1.sr")]
+            confirmations.ask(tx, sending, references, at=NOW)
+        if when == "before":
+            await_word(with_study, sending)
+        ask(with_study, newer)
+        if when == "after":
+            await_word(with_study, sending)
+        with with_study.write() as tx:
+            assert deliveries.claim(tx, one.id, owner="me", at=NOW, lease_s=10) is None
+            (report,) = results.superseded_reports(tx, newer.id).values()
+        assert report.sop_instance_uid == "2.25.1.sr"
+        predict(with_study, newer, {"pacs": REJECT})
+        assert ("rejection", "pacs") not in found(with_study, older)
+        confirm(with_study, newer)
+        assert found(with_study, older)["results", "pacs"].state is DeliveryState.CANCELLED
+        assert found(with_study, older)["rejection", "pacs"].about == one.id
+
+    @pytest.mark.parametrize(
+        ("reason", "is_there"), [(results.NOT_LISTED, True), ("peer-unreachable", False)]
+    )
+    def test_so_is_one_that_was_taken_and_not_listed_yet(
+        self, with_study: Database, reason: str, *, is_there: bool
+    ) -> None:
+        job = a_job()
+        ask(with_study, job)
+        predict(with_study, job, {"pacs": REJECT})
+        with with_study.write() as tx:
+            (one,) = deliveries.of_job(tx, job.id)
+            sending = deliveries.claim(tx, one.id, owner="me", at=NOW, lease_s=10)
+            assert sending is not None
+            deliveries.try_again(
+                tx, sending, owner="me", at=NOW, not_before=NOW, reason=reason, detail=""
+            )
+            revisions.supersede_unwanted(tx, STUDY, rules={"rule"}, wanted=[], at=NOW)
+        assert (("rejection", "pacs") in found(with_study, job)) is is_there
+
+    def test_what_another_rule_still_says_is_not_taken_back(self, with_study: Database) -> None:
+        """Rules that ask for the same have their objects in common: both would be hidden."""
+        one, same = a_job(), replace(a_job(), rule="same")
+        for job in (one, same):
+            ask(with_study, job)
+            predict(with_study, job, {"pacs": REJECT})
+            confirm(with_study, job)
+        with with_study.write() as tx:
+            revisions.supersede_unwanted(tx, STUDY, rules={"rule"}, wanted=[], at=NOW)
+        assert ("rejection", "pacs") not in found(with_study, one)
+        with with_study.write() as tx:
+            revisions.supersede_unwanted(tx, STUDY, rules={"same"}, wanted=[], at=NOW)
+        assert ("rejection", "pacs") in found(with_study, one)
+        assert ("rejection", "pacs") in found(with_study, same)
+
+
+def await_word(database: Database, sending: Delivery) -> None:
+    with database.write() as tx:
+        assert confirmations.await_answer(
+            tx, sending, heard=(), owner="me", at=NOW, not_before=NOW,
+            reason="awaiting-commitment", detail="",
+        )  # fmt: skip

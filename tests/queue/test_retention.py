@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from dicomnode.archive import commitments, journal
 from dicomnode.archive.asked import accounts
@@ -140,7 +143,7 @@ def test_what_comes_meanwhile_lets_the_study_stay(delivered: Database, number: i
 def test_a_repetition_lets_the_study_stay(delivered: Database) -> None:
     with delivered.write() as tx:
         removal = retention.begin(tx, STUDY, before=NOW)
-        index.came_again(tx, [f"{SERIES}.2", "9.9"])
+        index.came_again(tx, {f"{SERIES}.2": NOW, "9.9": NOW})
         assert removal is not None
         assert not retention.conclude(tx, removal, at=NOW)
     assert removable(delivered) == [STUDY]
@@ -212,3 +215,49 @@ def test_what_a_peer_asks_about_meanwhile_stays(delivered: Database) -> None:
         assert not retention.conclude(tx, removal, at=NOW)
         assert retention.call_off(tx, STUDY, files=removal.paths, taken=()) == []
         assert index.in_state(tx, index.COMPLETE) == [STUDY]
+
+
+def test_nothing_begins_with_results_that_are_being_removed(delivered: Database) -> None:
+    """They are out of their place, and would be waited for without an end."""
+    job = new_job(1, 2)
+    with delivered.write() as tx:
+        assert retention.begin(tx, STUDY, before=NOW)
+        assert not moves.send_also(tx, job.id, "research", moves.Shipment(), at=NOW)
+        retention.call_off(tx, STUDY, files=[], taken=[])
+        assert moves.send_also(tx, job.id, "research", moves.Shipment(), at=NOW)
+
+
+def test_a_removal_sees_what_was_begun_while_it_waited(postgres_url: str) -> None:
+    """PostgreSQL looks at a row anew after waiting for it, and at no other row of its condition."""
+    database = Database(postgres_url)
+    database.migrate()
+    job = new_job(1, 2)
+    with database.write() as tx:
+        index.add(tx, [received(1), received(2)])
+        assert index.complete(tx, STUDY, revision=1, because="test", at=THEN)
+        assert revisions.create(tx, job, at=THEN)
+    deliver(database, job)
+    begun: list[retention.Removal | None] = []
+
+    def begin() -> None:
+        with database.write() as tx:
+            begun.append(retention.begin(tx, STUDY, before=NOW))
+
+    remover = threading.Thread(target=begin)
+    with database.write() as tx:
+        assert moves.send_also(tx, job.id, "research", moves.Shipment(), at=THEN)
+        remover.start()
+        _wait_until_somebody_waits(database)
+    remover.join()
+    database.close()
+    assert begun == [None]
+
+
+def _wait_until_somebody_waits(database: Database) -> None:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        with database.read() as tx:
+            waiting = tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+        if waiting:
+            return
+    raise AssertionError("nobody waits for a lock")

@@ -11,6 +11,8 @@ import pytest
 from dicomnode import replay, routed
 from dicomnode.archive.database import Database
 from dicomnode.archive.studies import index
+from dicomnode.archive.work import by_hand, jobs
+from dicomnode.archive.work.by_hand import Order
 from dicomnode.job import Priority
 from dicomnode.matcher import Compares, Equals
 from dicomnode.replay import Change
@@ -90,6 +92,15 @@ def test_the_same_configuration_changes_nothing(two_studies: Database) -> None:
     found = asked(two_studies, RULE)
     assert (found.studies, found.runs_before, found.runs_after) == (2, 1, 1)
     assert found.differences == ()
+
+
+def test_what_a_person_asked_for_is_no_change(two_studies: Database) -> None:
+    order = Order(model="spleen", digest="cd" * 32, input="image", send_to=("pacs",))
+    with two_studies.write() as tx:
+        (job,) = jobs.of_study(tx, "1.2.1")
+        assert by_hand.run(tx, job.id, order, at=NOW)
+    found = asked(two_studies, RULE)
+    assert (found.runs_before, found.differences) == (1, ())
 
 
 def test_a_wider_clause_newly_runs_and_says_where_it_goes(two_studies: Database) -> None:

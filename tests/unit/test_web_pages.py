@@ -11,7 +11,7 @@ import pytest
 from paged import FIRST, NOW, RULE, Pages, act, arrive, decide, pages, sample
 from sqlalchemy import make_url
 
-from dicomnode import config
+from dicomnode import config, inquiry
 from dicomnode.archive.access import audit
 from dicomnode.archive.asked import accounts
 from dicomnode.archive.work import deliveries, in_force, jobs
@@ -208,6 +208,20 @@ def test_an_operator_retries_what_failed(web: Pages, found: dict[str, str]) -> N
     assert lines[0].subject == f"job {job.id} of {found['missing-slices']}"
 
 
+def test_who_retries_on_the_command_line_is_written_down_too(
+    web: Pages, found: dict[str, str]
+) -> None:
+    study = found["missing-slices"]
+    for _ in range(2):
+        inquiry.retry(web.here.configuration, study, person="root", now=NOW)
+    with web.database.read() as tx:
+        lines = [one for one in audit.newest(tx, limit=9) if one.action == "retry"]
+    assert [(one.person, one.address, one.subject, one.outcome) for one in lines] == [
+        ("root", "", f"study {study}", "refused"),
+        ("root", "", f"study {study}", "done"),
+    ]
+
+
 def test_what_only_failed_to_arrive_is_only_sent_again(web: Pages, found: dict[str, str]) -> None:
     job = job_of(web, found["refused"])
     act(web.as_("operator"), f"/jobs/{job.id}/retry")
@@ -239,6 +253,18 @@ def test_results_are_sent_to_one_more_destination(web: Pages, found: dict[str, s
     assert again.headers["location"].endswith("?done=no")
     for destination in ("mr1", "nobody", ""):
         assert act(browser, f"/jobs/{job.id}/send", destination=destination).status_code == 422
+
+
+def test_a_bundle_that_took_the_place_of_a_jobs_own_can_be_run(
+    web: Pages, found: dict[str, str]
+) -> None:
+    """The sample's jobs were made for a bundle that is none of the configuration's."""
+    browser, job = web.as_("operator"), job_of(web, FIRST)
+    assert "<option>hippocampus</option>" in browser.get(f"/studies/{FIRST}").text
+    act(browser, f"/jobs/{job.id}/run", model="hippocampus")
+    new = job_of(web, FIRST)
+    assert (new.rule, new.model) == ("by hand: hippocampus", "hippocampus")
+    assert new.model_digest == web.here.models["hippocampus"].digest != job.model_digest
 
 
 def test_another_model_is_run_on_the_same_images(web: Pages, found: dict[str, str]) -> None:

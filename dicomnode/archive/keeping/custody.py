@@ -6,10 +6,8 @@ The answer lets a sender delete its own copy. It is never taken from the index a
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dicomnode import log
 from dicomnode import uid as uids
@@ -19,6 +17,7 @@ from dicomnode.archive.database import Database
 from dicomnode.archive.disk import contents
 from dicomnode.archive.disk.contents import Unreadable
 from dicomnode.archive.disk.files import FileStore
+from dicomnode.durable import sync
 from dicomnode.errors import RetryLater
 
 _log = log.get(__name__)
@@ -103,8 +102,8 @@ def _unindexed(store: FileStore, uid: str) -> _Object | None:
     """An object by what its file says, or `None` where that is somebody else."""
     path = store.place(uid)
     file = store.absolute(path)
-    _sync(file)
-    _sync(file.parent)
+    sync(file)
+    sync(file.parent)
     content = contents.read(store, path)
     if isinstance(content, Unreadable) or content.instance.sop_instance_uid != uid:
         return None
@@ -112,11 +111,3 @@ def _unindexed(store: FileStore, uid: str) -> _Object | None:
         sop_class_uid=content.instance.sop_class_uid,
         study_instance_uid=content.instance.study_instance_uid,
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,12 +19,11 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_,
 from dicomnode.archive import commitments, journal, tables
 from dicomnode.archive.auditing import told
 from dicomnode.archive.commitments import Reference
+from dicomnode.archive.database import in_parts
 from dicomnode.archive.journal import Kind
-from dicomnode.archive.studies import index
+from dicomnode.archive.studies import index, outcomes
 from dicomnode.archive.work import results
 from dicomnode.job import DeliveryState, JobState
-
-_CHUNK = 500
 
 _ENDED_WELL = (JobState.DELIVERED, JobState.NOT_APPLICABLE, JobState.SUPERSEDED)
 _CONFIRMED = DeliveryState.CONFIRMED
@@ -226,6 +225,8 @@ def begin(tx: Connection, study_instance_uid: str, *, before: float) -> Removal 
         What is to be removed, or `None` where the study may not go (any more).
     """
     study, instance, job = tables.study.c, tables.instance.c, tables.job.c
+    # Whoever begins something with it holds it meanwhile: the statement below must see that.
+    outcomes.lock(tx, study_instance_uid)
     if study_instance_uid in _asked_about(tx):
         return None
     marked = tx.execute(
@@ -296,11 +297,10 @@ def call_off(
         The paths of instances that are to be indexed anew.
     """
     study, instance = tables.study.c, tables.instance.c
-    for start in range(0, len(taken), _CHUNK):
+    for part in in_parts(taken):
         tx.execute(
             tables.instance.delete().where(
-                instance.study_instance_uid == study_instance_uid,
-                instance.path.in_(list(taken)[start : start + _CHUNK]),
+                instance.study_instance_uid == study_instance_uid, instance.path.in_(part)
             )
         )
     tx.execute(

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from dicomnode import job as job_words
-from dicomnode.archive import tables
 from dicomnode.archive.studies import index, outcomes
 from dicomnode.archive.work import jobs, revisions
 from dicomnode.job import Priority
 
 _RULE = "by hand: "
+
+
+def is_by_hand(rule: str) -> bool:
+    """Whether a job was asked for by a person, by the name of its rule."""
+    return rule.startswith(_RULE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +69,5 @@ def run(tx: Connection, job_id: str, order: Order, *, at: float) -> str | None:
 
 
 def _are_kept(tx: Connection, study: str, images: jobs.JobInput) -> bool:
-    columns = tables.study.c
-    state = tx.scalar(select(columns.state).where(columns.study_instance_uid == study))
     wanted = set(images.instances)
-    is_going = state in (index.REMOVING, index.REMOVED)
-    return not is_going and len(index.paths_of(tx, wanted)) == len(wanted)
+    return not index.is_going(tx, study) and len(index.paths_of(tx, wanted)) == len(wanted)

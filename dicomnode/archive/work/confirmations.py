@@ -19,6 +19,9 @@ from dicomnode.archive.journal import Kind
 from dicomnode.archive.work import deliveries
 from dicomnode.archive.work.deliveries import Delivery
 
+#: Why a delivery waits that was sent and has not been confirmed yet: it has not failed.
+AWAITING = "awaiting-commitment"
+
 
 class State(StrEnum):
     """Where a transaction stands."""

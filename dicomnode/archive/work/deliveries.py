@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
 
 from dicomnode.archive import journal, tables
 from dicomnode.archive.journal import Kind
@@ -14,6 +14,11 @@ from dicomnode.archive.work import hold, moves, rejections
 from dicomnode.job import DeliveryState, JobState, Purpose
 
 _OPEN = (DeliveryState.PENDING, DeliveryState.SENDING)
+#: Where a job stands while what a delivery would bring of it is true.
+_WANTED = {
+    Purpose.RESULTS: (JobState.DELIVERING,),
+    Purpose.NOT_ANALYSED: (JobState.NOT_APPLICABLE, JobState.FAILED),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +58,14 @@ def claim(
 ) -> Delivery | None:
     """Take up a pending delivery: pending → sending.
 
+    What was being sent when its job was superseded, or run once more, and did not arrive waits like
+    any other. It is cancelled here: an older answer must not come after the newer one.
+
     Returns:
         The delivery, or `None` when it is not pending (any more) or its time has not come.
     """
+    if _cancel_unwanted(tx, delivery_id, at=at):
+        return None
     if not hold.take(
         tx,
         tables.delivery,
@@ -68,6 +78,34 @@ def claim(
         return None
     row = tx.execute(select(tables.delivery).where(tables.delivery.c.id == delivery_id)).one()
     return _delivery(row)
+
+
+def _cancel_unwanted(tx: Connection, delivery_id: str, *, at: float) -> bool:
+    """Cancel a pending delivery that nobody waits for any more; whether it was one."""
+    delivery = tables.delivery.c
+    unwanted = (delivery.id == delivery_id, delivery.state == DeliveryState.PENDING, _is_unwanted())
+    job_id = tx.scalar(select(delivery.job).where(*unwanted))
+    if job_id is None:
+        return False
+    outcomes.lock_of_job(tx, job_id)  # the study comes first, before the row that is looked at
+    cancelled = tx.execute(
+        update(tables.delivery)
+        .where(*unwanted)
+        .values({"state": DeliveryState.CANCELLED, "ended_at": at} | hold.LET_GO)
+    )
+    rejections.ask(tx, job_id, at=at)
+    return cancelled.rowcount == 1
+
+
+def _is_unwanted() -> ColumnElement[bool]:
+    delivery, job = tables.delivery.c, tables.job.c
+    state = select(job.state).where(job.id == delivery.job).scalar_subquery()
+    return or_(
+        *(
+            and_(delivery.purpose == purpose, state.not_in(wanted))
+            for purpose, wanted in _WANTED.items()
+        )
+    )
 
 
 def try_again(
@@ -100,6 +138,20 @@ def try_again(
     )
 
 
+def release(tx: Connection, delivery_id: str, *, at: float) -> bool:
+    """Give back the delivery of a worker that died while it sent, or was stopped at its limit."""
+    row = tx.execute(select(tables.delivery).where(tables.delivery.c.id == delivery_id)).one()
+    return _move(
+        tx,
+        _delivery(row),
+        DeliveryState.PENDING,
+        owner=row.lease_owner,
+        at=at,
+        reason="worker-lost",
+        detail="The worker died while it sent, or was stopped at its limit; it is sent again.",
+    )
+
+
 def hasten(tx: Connection, delivery_id: str, *, at: float) -> None:
     """Let a delivery that waits be taken up now. One that is being made is left alone."""
     columns = tables.delivery.c
@@ -115,21 +167,29 @@ def hasten(tx: Connection, delivery_id: str, *, at: float) -> None:
 
 
 def confirm(tx: Connection, delivery: Delivery, *, owner: str, at: float) -> bool:
-    """The destination has everything: sending → confirmed; the last one ends the job."""
+    """The destination has everything: sending → confirmed; the last one ends the job.
+
+    Returns:
+        Whether `owner` still held it; otherwise nothing changes.
+    """
     _lock_job(tx, delivery)
     moved = _move(
         tx, delivery, DeliveryState.CONFIRMED, owner=owner, at=at, ended_at=at, reason="", detail=""
     )
-    settled = moved and _settle_job(tx, delivery, at=at)
     if moved:
+        _settle_job(tx, delivery, at=at)
         rejections.ask_after(tx, delivery.job, at=at)
-    return settled
+    return moved
 
 
 def fail(
     tx: Connection, delivery: Delivery, *, owner: str, at: float, reason: str, detail: str
 ) -> bool:
-    """The destination will not have it: sending → failed; the last one ends the job."""
+    """The destination will not have it: sending → failed; the last one ends the job.
+
+    Returns:
+        As `confirm`.
+    """
     _lock_job(tx, delivery)
     moved = _move(
         tx,
@@ -141,7 +201,9 @@ def fail(
         reason=reason,
         detail=detail,
     )
-    return moved and _settle_job(tx, delivery, at=at)
+    if moved:
+        _settle_job(tx, delivery, at=at)
+    return moved
 
 
 def _lock_job(tx: Connection, delivery: Delivery) -> None:
@@ -204,18 +266,19 @@ def _move(
     return True
 
 
-def _settle_job(tx: Connection, delivery: Delivery, *, at: float) -> bool:
-    """End the job once none of the deliveries of its results is open."""
+def _settle_job(tx: Connection, delivery: Delivery, *, at: float) -> None:
+    """End the job once none of the deliveries of its results is open; one that is over stays so."""
     if delivery.purpose is not Purpose.RESULTS:
-        return True
+        return
     job_id = delivery.job
     every = [one for one in of_job(tx, job_id) if one.purpose is Purpose.RESULTS]
     if any(one.state in _OPEN for one in every):
-        return True
+        return
     failed = [one for one in every if one.state is DeliveryState.FAILED]
     if not failed:
-        return moves.finish_delivering(tx, job_id, JobState.DELIVERED, at=at)
-    return moves.finish_delivering(
+        moves.finish_delivering(tx, job_id, JobState.DELIVERED, at=at)
+        return
+    moves.finish_delivering(
         tx,
         job_id,
         JobState.FAILED,

@@ -47,6 +47,11 @@ class Job:
     timings: Mapping[str, float]
     device: str
 
+    @property
+    def series(self) -> frozenset[str]:
+        """The Series Instance UIDs of all its inputs."""
+        return frozenset(uid for one in self.inputs.values() for uid in one.series)
+
 
 def of_study(tx: Connection, study_instance_uid: str) -> list[Job]:
     """Every job of a study, oldest first."""
@@ -73,16 +78,35 @@ def of_studies(tx: Connection, study_instance_uids: Collection[str]) -> dict[str
     return found
 
 
-def first_with_key(tx: Connection, key: str) -> Job | None:
-    """The oldest job that asks for the same result, whichever rule asked."""
+def first_with_key(tx: Connection, study_instance_uid: str, key: str) -> Job | None:
+    """The oldest job of a study that asks for the same result, whichever rule asked.
+
+    What was made of the same images is of the same study.
+    """
     columns = tables.job.c
     row = tx.execute(
         select(tables.job)
-        .where(columns.key == key)
+        .where(columns.study_instance_uid == study_instance_uid, columns.key == key)
         .order_by(columns.created_at, columns.id)
         .limit(1)
     ).one_or_none()
     return None if row is None else _job(row)
+
+
+def superseded_by(tx: Connection, job_ids: Collection[str]) -> list[str]:
+    """The ids of the jobs that some jobs have taken the place of, the newest first.
+
+    They are jobs of the same studies: nothing else is read.
+    """
+    older, newer = tables.job.c, tables.job.alias().c
+    studies = select(newer.study_instance_uid).where(newer.id.in_(job_ids))
+    return list(
+        tx.scalars(
+            select(older.id)
+            .where(older.superseded_by.in_(job_ids), older.study_instance_uid.in_(studies))
+            .order_by(older.created_at.desc(), older.id)
+        )
+    )
 
 
 def job(tx: Connection, job_id: str) -> Job | None:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select, update
 
 from dicomnode.archive import tables
-from dicomnode.archive.work import hold, moves
+from dicomnode.archive.work import deliveries, hold, moves
 from dicomnode.job import DeliveryState, JobState
 
 
@@ -42,10 +42,12 @@ def due(tx: Connection, task: Task, *, at: float, resend_s: float, window: int) 
     """
     table = _TABLES[task]
     columns = table.c
-    on_their_way = tx.scalar(
-        select(func.count()).where(columns.state == hold.PENDING, columns.queued_at > at - resend_s)
-    )
-    free = max(0, window - (on_their_way or 0))
+    told = columns.state == hold.PENDING, columns.queued_at > at - resend_s
+    # Counted no further than it matters: thousands may wait behind, and are not to be read for it.
+    on_their_way = tx.scalars(select(columns.id).where(*told).limit(window)).all()
+    free = window - len(on_their_way)
+    if not free:
+        return []
     lane = columns.destination if task is Task.DELIVER else columns.id
     waiting = (
         select(columns.id, lane.label("lane"))
@@ -102,21 +104,17 @@ def _is_due(task: Task, *, at: float, resend_s: float) -> list[ColumnElement[boo
 
 
 def _is_busy(told_after: float) -> ColumnElement[bool]:
-    """Whether another delivery is on its way to the destination of this one."""
+    """Whether a delivery is on its way to the destination of this one; it is none of those itself.
+
+    They are looked up once, by their state: asked of each row that waits, the question would read
+    everything that its destination ever got.
+    """
     other = tables.delivery.alias()
     on_its_way = or_(
         other.c.state == DeliveryState.SENDING,
         and_(other.c.state == hold.PENDING, other.c.queued_at > told_after),
     )
-    return (
-        select(other.c.id)
-        .where(
-            other.c.destination == tables.delivery.c.destination,
-            other.c.id != tables.delivery.c.id,
-            on_its_way,
-        )
-        .exists()
-    )
+    return tables.delivery.c.destination.in_(select(other.c.destination).where(on_its_way))
 
 
 def _order(task: Task) -> list[ColumnElement[Any]]:
@@ -192,13 +190,15 @@ def _expire_jobs(tx: Connection, *, at: float, attempts: int) -> list[str]:
 
 
 def _expire_deliveries(tx: Connection, *, at: float) -> list[str]:
+    """Take deliveries back, however often: the answer is there, and waits for its destination."""
     delivery = tables.delivery.c
     lost = tx.scalars(
         select(delivery.id)
         .where(delivery.state == DeliveryState.SENDING, delivery.lease_until < at)
         .with_for_update(skip_locked=True)
     ).all()
-    _let_go_of_deliveries(tx, delivery.id.in_(lost))
+    for delivery_id in lost:
+        deliveries.release(tx, delivery_id, at=at)
     return list(lost)
 
 

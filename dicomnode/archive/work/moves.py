@@ -16,7 +16,7 @@ from sqlalchemy import Connection, or_, select, update
 
 from dicomnode.archive import journal, tables
 from dicomnode.archive.journal import Kind
-from dicomnode.archive.studies import outcomes
+from dicomnode.archive.studies import index, outcomes
 from dicomnode.archive.work import hold, jobs, rejections, results
 from dicomnode.archive.work.results import ResultFile
 from dicomnode.job import MOVES, DeliveryState, JobState, Purpose
@@ -239,7 +239,8 @@ def _ask_for_delivery(
     # One that takes an earlier delivery of the same back says nothing of this one.
     tx.execute(
         tables.delivery.delete().where(
-            or_(delivery.id == delivery_id, delivery.about == delivery_id)
+            delivery.job == job_id,
+            or_(delivery.id == delivery_id, delivery.about == delivery_id),
         )
     )
     tx.execute(
@@ -307,6 +308,8 @@ def send_also(
     study = outcomes.lock_of_job(tx, job_id)
     kept = results.of_job(tx, job_id)
     if study is None or not kept or any(not one.path for one in kept):
+        return False
+    if index.is_going(tx, study):  # the files are out of their place already
         return False
     if not _may_be_sent(tx, job_id, destination):
         return False

@@ -13,19 +13,32 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from dicomnode.archive import tables
+from dicomnode.archive.work import jobs, results
 from dicomnode.job import DeliveryState, JobState, Purpose
 
 _REJECT = "reject"
 
 
 def ask(tx: Connection, job_id: str, *, at: float) -> None:
-    """Take back what was delivered of a job, as far as that is due."""
-    job = tx.execute(select(tables.job).where(tables.job.c.id == job_id)).one_or_none()
-    if job is None:
-        return
-    for delivery in _standing(tx, job_id):
-        if _is_due(tx, job, delivery):
-            _insert(tx, delivery, at=at)
+    """Take back what was delivered of a job, as far as that is due; so of others that say it."""
+    for job in _with_its_objects(tx, job_id):
+        for delivery in _standing(tx, job.id):
+            if _is_due(tx, job, delivery):
+                _insert(tx, delivery, at=at)
+
+
+def _with_its_objects(tx: Connection, job_id: str) -> list[Row[Any]]:
+    """A job, and those of other rules that gave the same objects: they have its key."""
+    job, one = tables.job.c, tables.job.alias().c
+    its_study = select(one.study_instance_uid).where(one.id == job_id).scalar_subquery()
+    its_key = select(one.key).where(one.id == job_id).scalar_subquery()
+    return list(
+        tx.execute(
+            select(tables.job)
+            .where(job.study_instance_uid == its_study, job.key == its_key)
+            .order_by(job.created_at, job.id)
+        )
+    )
 
 
 def ask_after(tx: Connection, job_id: str, *, at: float) -> None:
@@ -38,8 +51,7 @@ def ask_after(tx: Connection, job_id: str, *, at: float) -> None:
             continue
         seen.add(one)
         ask(tx, one, at=at)
-        older = select(tables.job.c.id).where(tables.job.c.superseded_by == one)
-        pending += tx.scalars(older).all()
+        pending += jobs.superseded_by(tx, [one])
 
 
 def withdraw(tx: Connection, job_id: str, *, key: str) -> str:
@@ -66,17 +78,17 @@ def withdraw(tx: Connection, job_id: str, *, key: str) -> str:
 
 
 def _standing(tx: Connection, job_id: str) -> list[Row[Any]]:
-    """Confirmed deliveries of a job that are to be taken back some time, and are not yet."""
-    delivery, other = tables.delivery.c, tables.delivery.alias()
-    taken_back = select(other.c.id).where(other.c.about == delivery.id).exists()
+    """What arrived of a job and is to be taken back some time, and is not yet."""
+    delivery, other = tables.delivery.c, tables.delivery.alias().c
+    taken_back = select(other.about).where(other.job == job_id, other.about.is_not(None))
     return list(
         tx.execute(
             select(tables.delivery).where(
                 delivery.job == job_id,
                 delivery.purpose != Purpose.REJECTION,
-                delivery.state == DeliveryState.CONFIRMED,
+                results.has_arrived(),
                 delivery.superseded == _REJECT,
-                ~taken_back,
+                delivery.id.not_in(taken_back),
             )
         )
     )
@@ -88,9 +100,19 @@ def _is_due(tx: Connection, job: Row[Any], delivery: Row[Any]) -> bool:
     if job.state != JobState.SUPERSEDED:
         return False
     successor = _last(tx, job)
-    if successor is None or successor.state == JobState.NOT_APPLICABLE:
+    if successor is None:
+        return not _is_still_said(tx, job, delivery.destination)
+    if successor.state == JobState.NOT_APPLICABLE:
         return True
     return _has_answer(tx, successor.id, delivery.destination)
+
+
+def _is_still_said(tx: Connection, job: Row[Any], destination: str) -> bool:
+    """Whether another rule stands by the same objects at a destination."""
+    return any(
+        one.state != JobState.SUPERSEDED and destination in one.send_to
+        for one in _with_its_objects(tx, job.id)
+    )
 
 
 def _last(tx: Connection, job: Row[Any]) -> Row[Any] | None:

@@ -9,10 +9,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
 
 from dicomnode.archive import tables
+from dicomnode.archive.work import jobs
 from dicomnode.job import DeliveryState, Purpose
+
+#: Why a delivery waits whose destination took everything and does not list it yet.
+NOT_LISTED = "not-found-at-destination"
 
 #: The picture for people that lies beside the results of each run.
 PICTURE = "overlay.png"
@@ -98,6 +102,22 @@ def record_notice(tx: Connection, delivery_id: str, kept: ResultFile) -> None:
     )
 
 
+def has_arrived() -> ColumnElement[bool]:
+    """Whether everything that a delivery brings is at its destination, as far as is known.
+
+    What was cancelled while nothing but a word of its destination was awaited had arrived: the
+    destination took each object before it was asked.
+    """
+    delivery, asked = tables.delivery.c, tables.confirmation.c
+    was_asked = select(asked.transaction_uid).where(asked.delivery == delivery.id).exists()
+    return or_(
+        delivery.state == DeliveryState.CONFIRMED,
+        and_(
+            delivery.state == DeliveryState.CANCELLED, or_(was_asked, delivery.reason == NOT_LISTED)
+        ),
+    )
+
+
 def delivered_by(tx: Connection, delivery_id: str) -> list[ResultFile]:
     """What a delivery brought to its destination, in the order of sending."""
     row = tx.execute(
@@ -127,8 +147,8 @@ def is_own(tx: Connection, series: Collection[str]) -> set[str]:
 def superseded_reports(tx: Connection, job_id: str) -> dict[str, ResultFile]:
     """Destination → the newest report it has that the one of `job_id` takes the place of.
 
-    A report that says why there is no answer is one. A revision that gave none, or whose report was
-    never confirmed by the destination, is passed over for an older one.
+    A report that says why there is no answer is one. A revision that gave none, or whose report
+    never got to the destination, is passed over for an older one.
     """
     found: dict[str, ResultFile] = {}
     generation = [job_id]
@@ -138,27 +158,17 @@ def superseded_reports(tx: Connection, job_id: str) -> dict[str, ResultFile]:
         for one in generation:
             for destination, report in _reports(tx, one, notices_only=one == job_id):
                 found.setdefault(destination, report)
-        job = tables.job.c
-        older = tx.scalars(
-            select(job.id)
-            .where(job.superseded_by.in_(generation))
-            .order_by(job.created_at.desc(), job.id)
-        )
-        generation = [one for one in older if one not in seen]
+        generation = [one for one in jobs.superseded_by(tx, generation) if one not in seen]
     return found
 
 
 def _reports(tx: Connection, job_id: str, *, notices_only: bool) -> list[tuple[str, ResultFile]]:
-    """The reports of a job that destinations have confirmed: results before notices."""
+    """The reports of a job that destinations have: results before notices."""
     delivery = tables.delivery.c
     wanted = (Purpose.NOT_ANALYSED,) if notices_only else (Purpose.RESULTS, Purpose.NOT_ANALYSED)
     rows = tx.execute(
         select(delivery.id, delivery.destination)
-        .where(
-            delivery.job == job_id,
-            delivery.state == DeliveryState.CONFIRMED,
-            delivery.purpose.in_(wanted),
-        )
+        .where(delivery.job == job_id, has_arrived(), delivery.purpose.in_(wanted))
         .order_by(delivery.purpose.desc(), delivery.id)
     ).all()
     return [

@@ -17,6 +17,10 @@ from dicomnode.archive.work.jobs import JobInput
 from dicomnode.job import MOVES, DeliveryState, JobState, Priority, Purpose
 
 _URGENCY = {Priority.STAT: 0, Priority.ROUTINE: 1}
+# There is an answer, and destinations may have it.
+_ANSWERED = (JobState.DELIVERING, JobState.DELIVERED)
+# Why a delivery failed that only another run of the model can give something to send.
+_NOTHING_TO_SEND = frozenset({"no-results", "result-missing", "result-changed"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +138,8 @@ def _supersede(tx: Connection, older: jobs.Job, *, by: str, at: float) -> None:
         detail="The study has a newer revision, or the model a newer version.",
         ended_at=at,
     )
-    # What is on its way to a destination now may arrive; the newer result names it if it does.
+    # What is on its way to a destination now may arrive, and the newer result names it if it does;
+    # what would have to be sent anew is cancelled when it is taken up.
     delivery = tables.delivery.c
     tx.execute(
         update(tables.delivery)
@@ -153,7 +158,10 @@ def retry(
 ) -> list[str]:
     """Run the failed jobs of a study once more; those that only failed to arrive are only sent.
 
-    What a destination said of them is forgotten: it is asked anew.
+    What a destination said of them is forgotten: it is asked anew. A job whose results are gone, or
+    are not what was checked, runs again, and all of its destinations get them, under the same UIDs.
+    So is said again what a destination would not hear: that there is no answer, or that one is
+    taken back.
 
     Args:
         only: The id of the one job that is meant, if not all are.
@@ -163,38 +171,67 @@ def retry(
     """
     outcomes.lock(tx, study_instance_uid)
     failed = [
-        one
+        one.id
         for one in jobs.of_study(tx, study_instance_uid)
         if one.state is JobState.FAILED and only in (None, one.id)
     ]
-    for one in failed:
-        values: dict[str, Any] = {
-            "reason": "", "detail": "", "ended_at": None, "attempts": 0, "not_before": at
-        }  # fmt: skip
-        refused = _refused_deliveries(tx, one.id)
-        moves.forget_notices(tx, one.id)
+    for job_id in failed:
+        refused = _refused_deliveries(tx, job_id)
+        moves.forget_notices(tx, job_id)
         state = JobState.DELIVERING if refused else JobState.PENDING
-        moves.move(tx, one.id, {JobState.FAILED}, state, at=at, **values)
-        confirmations.forget(tx, refused)
-        tx.execute(
-            update(tables.delivery)
-            .where(tables.delivery.c.id.in_(refused))
-            .values({"state": DeliveryState.PENDING} | hold.LET_GO | values)
+        moves.move(tx, job_id, {JobState.FAILED}, state, at=at, **_anew(at))
+        _make_again(tx, refused, at=at)
+    unheard = _unheard(tx, study_instance_uid, only=only)
+    _make_again(tx, unheard, at=at)
+    return list(dict.fromkeys([*failed, *unheard.values()]))
+
+
+def _anew(at: float) -> dict[str, Any]:
+    """The columns of a row that begins once more."""
+    return {"reason": "", "detail": "", "ended_at": None, "attempts": 0, "not_before": at}
+
+
+def _make_again(tx: Connection, delivery_ids: Collection[str], *, at: float) -> None:
+    confirmations.forget(tx, delivery_ids)
+    tx.execute(
+        update(tables.delivery)
+        .where(tables.delivery.c.id.in_(delivery_ids))
+        .values({"state": DeliveryState.PENDING} | hold.LET_GO | _anew(at))
+    )
+
+
+def _unheard(tx: Connection, study_instance_uid: str, *, only: str | None) -> dict[str, str]:
+    """The failed deliveries of a study that are there for no results → the jobs they are about."""
+    delivery, job = tables.delivery.c, tables.job.c
+    its_jobs = select(job.id).where(job.study_instance_uid == study_instance_uid)
+    rows = tx.execute(
+        select(delivery.id, delivery.job)
+        .where(
+            delivery.job.in_(its_jobs),
+            delivery.state == DeliveryState.FAILED,
+            delivery.purpose != Purpose.RESULTS,
         )
-    return [one.id for one in failed]
+        .order_by(delivery.created_at, delivery.id)
+    )
+    return {row.id: row.job for row in rows if only in (None, row.job)}
 
 
 def _refused_deliveries(tx: Connection, job_id: str) -> list[str]:
+    """The failed deliveries of a job that can be made with what there is.
+
+    Where one cannot, the model runs again and asks for them anew: then there are none any more.
+    """
     delivery = tables.delivery.c
-    return list(
-        tx.scalars(
-            select(delivery.id).where(
-                delivery.job == job_id,
-                delivery.state == DeliveryState.FAILED,
-                delivery.purpose == Purpose.RESULTS,
-            )
-        )
+    failed = (
+        delivery.job == job_id,
+        delivery.state == DeliveryState.FAILED,
+        delivery.purpose == Purpose.RESULTS,
     )
+    found = tx.execute(select(delivery.id, delivery.reason).where(*failed)).all()
+    if _NOTHING_TO_SEND.isdisjoint(row.reason for row in found):
+        return [row.id for row in found]
+    tx.execute(tables.delivery.delete().where(*failed))
+    return []
 
 
 def supersede_unwanted(
@@ -203,19 +240,25 @@ def supersede_unwanted(
     *,
     rules: Collection[str],
     wanted: Sequence[str],
+    held: Collection[tuple[str, str]] = (),
     at: float,
 ) -> None:
     """End what came of earlier revisions and the newest one does not ask for any more.
 
     A job whose images were removed since stands: that they are not there says nothing against it.
+    So does an answer about a series for which its rule is held: it is not known yet whether another
+    takes its place, and the one that does is to name it.
 
     Args:
         rules: The rules that were asked; the jobs of others are left alone.
         wanted: The ids of the jobs that were asked for.
+        held: Rule and series of each decision that is left to a person.
     """
     for job in jobs.of_study(tx, study_instance_uid):
         is_past = job.state is JobState.SUPERSEDED
         if job.rule not in rules or job.id in wanted or is_past or _removed(tx, job):
+            continue
+        if job.state in _ANSWERED and any((job.rule, uid) in held for uid in job.series):
             continue
         _supersede(tx, job, by="", at=at)
 

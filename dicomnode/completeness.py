@@ -25,6 +25,9 @@ _HOLE = 1.5
 _POSITIONS_NEEDED = 3
 # Direction cosines that are the same when rounded to this are of one stack.
 _ORIENTATION_DECIMALS = 2
+# Who begins anew after a connection that broke sends first what is there already. He is waited for,
+# so many times as long as a silence, and no longer: some senders repeat without an end.
+_AGAIN = 10
 
 _Vector = tuple[float, ...]
 
@@ -34,16 +37,21 @@ class Evidence:
     """What is known of how a study came. Times are seconds since the epoch.
 
     Attributes:
-        last_received: When its last instance was stored.
+        last_received: When its last instance was stored, or when the node began to listen, should
+            that be later: who was not heard was not silent.
+        last_again: When an instance came last that was there before, where one did.
         last_ended: When the last association that brought an instance ended, where one did.
         ended_in_order: Whether each of them was released, none aborted or lost.
         open_associations: How many of them are not over.
+        turned_away: How many instances the node refused on them.
     """
 
     last_received: float
+    last_again: float | None = None
     last_ended: float | None = None
     ended_in_order: bool
     open_associations: int
+    turned_away: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +73,9 @@ def release_at(study: Study, evidence: Evidence, *, settle_s: float, quiet_s: fl
     """
     doubt = _doubt(study, evidence)
     if doubt is not None:
-        return Release(
-            at=evidence.last_received + quiet_s,
-            because=f"No instance came for {quiet_s:g} s. {doubt}",
-        )
+        at = _end_of_silence(evidence, quiet_s)
+        silence_s = at - evidence.last_received
+        return Release(at=at, because=f"No new instance came for {silence_s:g} s. {doubt}")
     last = max(evidence.last_received, evidence.last_ended or evidence.last_received)
     return Release(
         at=last + settle_s, because="Every association ended in order and no series shows a gap."
@@ -78,8 +85,14 @@ def release_at(study: Study, evidence: Evidence, *, settle_s: float, quiet_s: fl
 def earliest_release(evidence: Evidence, *, settle_s: float, quiet_s: float) -> float:
     """The time before which `release_at` cannot be, whatever has come."""
     if _doubt_of_associations(evidence) is not None:
-        return evidence.last_received + quiet_s
+        return _end_of_silence(evidence, quiet_s)
     return evidence.last_received + min(settle_s, quiet_s)
+
+
+def _end_of_silence(evidence: Evidence, quiet_s: float) -> float:
+    again = evidence.last_again or evidence.last_received
+    longest = evidence.last_received + _AGAIN * quiet_s
+    return max(evidence.last_received, min(again, longest)) + quiet_s
 
 
 def _doubt_of_associations(evidence: Evidence) -> str | None:
@@ -87,6 +100,8 @@ def _doubt_of_associations(evidence: Evidence) -> str | None:
         return "An association that brought instances was still open."
     if not evidence.ended_in_order:
         return "An association that brought instances did not end in order."
+    if evidence.turned_away:
+        return "The node refused some of what the associations brought."
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ from dicomnode.archive.disk import contents
 from dicomnode.archive.disk.contents import Content, Unreadable
 from dicomnode.archive.disk.files import FileStore, sop_instance_uid_of
 from dicomnode.archive.journal import Kind
-from dicomnode.archive.studies import associations, decisions, index
+from dicomnode.archive.studies import associations, index, progress
 from dicomnode.errors import RetryLater
 from dicomnode.study import Study
 
@@ -74,16 +75,17 @@ class Intake:
         *,
         patience: Patience,
         clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._store = store
         self._plan = _Plan(rules=tuple(rules), patience=patience)
-        self._clock = clock
+        self._clock, self._monotonic = clock, monotonic
         self._reported: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._backlog: list[Arrival] = []
         self._due: dict[str, float] = {}
         self._due_by = self._plan
-        self._indexed_through = -math.inf
+        self._indexed_through = self._listens_since = -math.inf
         self._repetitions, self._refusals = Repetitions(), Refusals()
 
     def change(self, rules: Sequence[routing.Rule], *, patience: Patience) -> None:
@@ -103,6 +105,9 @@ class Intake:
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, then write down what was reported before."""
+        # What did not come while the node was down is no sign that there is no more of it. After a
+        # power cut the clock is often wrong, and set a moment later.
+        self._listens_since = self._monotonic()
         while not stop.is_set():
             stop.wait(self._step())
         self._step()
@@ -152,8 +157,12 @@ class Intake:
         if not paths:
             return
         with self._database.write() as tx:
-            for path in paths:
-                journal.write(tx, Kind.FILE_MISSING, at=at, path=path)
+            # Each once, not at every start: a disk that is not mounted lacks all of them.
+            told_before = journal.missing_files(tx)
+            uids = {one: sop_instance_uid_of(one) for one in paths if one not in told_before}
+            studies = index.studies_of(tx, uids.values())
+            for path, uid in uids.items():
+                journal.write(tx, Kind.FILE_MISSING, at=at, study=studies.get(uid), path=path)
         _log.error("files missing", count=len(paths), path=paths[0])
 
     def catch_up(self) -> None:
@@ -203,7 +212,7 @@ class Intake:
         touched: set[str] = set()
         waiting: list[index.Received] = []
         again = [one for one in arrivals if isinstance(one, Stored) and one.path not in read]
-        index.came_again(tx, [sop_instance_uid_of(one.path) for one in again])
+        index.came_again(tx, {sop_instance_uid_of(one.path): one.at for one in again})
         self._repetitions.note(tx, again)
         for arrival in arrivals:
             if isinstance(arrival, Stored):
@@ -239,21 +248,30 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - one odd study must not stop all the others
             _log.exception("routing failed unexpectedly", study=study_instance_uid)
             with self._database.write() as tx:
-                _hold(tx, study_instance_uid, plan.rules, type(error).__name__, at=now)
+                routed.hold(tx, study_instance_uid, plan.rules, type(error).__name__, at=now)
             return None
+
+    def _evidence(
+        self, tx: Connection, study_instance_uid: str, *, now: float
+    ) -> completeness.Evidence:
+        so_far = progress.of_study(tx, study_instance_uid)
+        return completeness.Evidence(
+            last_received=max(so_far.last_at, now - (self._monotonic() - self._listens_since)),
+            last_again=so_far.last_again,
+            last_ended=so_far.last_ended,
+            ended_in_order=so_far.ended_in_order,
+            open_associations=so_far.open_associations,
+            turned_away=so_far.turned_away,
+        )
 
     def _complete(
         self, tx: Connection, study_instance_uid: str, plan: _Plan, *, now: float
     ) -> float | None:
         """Complete a study, or say until when it is waited for."""
+        if not index.is_receiving(tx, study_instance_uid):
+            return None  # it was complete before an association ended that had brought it
         patience = plan.patience
-        progress = index.progress(tx, study_instance_uid)
-        evidence = completeness.Evidence(
-            last_received=progress.last_at,
-            last_ended=progress.last_ended,
-            ended_in_order=progress.ended_in_order,
-            open_associations=progress.open_associations,
-        )
+        evidence = self._evidence(tx, study_instance_uid, now=now)
         earliest = completeness.earliest_release(
             evidence, settle_s=patience.settle_s, quiet_s=patience.quiet_s
         )
@@ -290,40 +308,6 @@ class Intake:
         return None
 
 
-def _hold(
-    tx: Connection,
-    study_instance_uid: str,
-    rules: Sequence[routing.Rule],
-    fault: str,
-    *,
-    at: float,
-) -> None:
-    """End the routing of a study that cannot be routed: every rule holds it, and says why."""
-    study = index.study(tx, study_instance_uid)
-    if study is None:
-        return
-    revision = study.revision + 1
-    detail = f"{fault} while the study was routed; the log of the node says more."
-    index.complete(tx, study_instance_uid, revision=revision, because=detail, at=at)
-    held = [
-        decisions.Recorded(
-            revision=revision,
-            rule=rule.name,
-            series_instance_uid=series.series_instance_uid,
-            model=rule.model,
-            outcome=routing.Outcome.HELD,
-            origin="",
-            clause="",
-            value="",
-            detail=detail,
-        )
-        for rule in rules
-        for series in study.series
-    ]
-    decisions.record(tx, study_instance_uid, held)
-    journal.write(tx, Kind.ROUTING_FAILED, at=at, study=study_instance_uid, detail=detail)
-
-
 def _received(
     tx: Connection, stored: Stored, content: Content | Unreadable
 ) -> list[index.Received]:
@@ -332,6 +316,15 @@ def _received(
         journal.write(tx, Kind.UNREADABLE, at=stored.at, path=stored.path, detail=content.detail)
         _log.error("stored file unreadable", path=stored.path, detail=content.detail)
         return []
+    if content.fault:
+        journal.write(
+            tx,
+            Kind.UNREADABLE,
+            at=stored.at,
+            study=content.instance.study_instance_uid,
+            path=stored.path,
+            detail=content.fault,
+        )
     received = index.Received(
         instance=content.instance,
         association=stored.association,

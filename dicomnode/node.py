@@ -264,9 +264,7 @@ class Node:
     def _run_intake(self) -> None:
         """The edge of this thread: a receiver whose studies go nowhere must not go on receiving."""
         try:
-            # Senders wait for the listeners, nobody waits for the index: on a machine that is busy
-            # it comes later. On Linux the priority is the thread's own.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _INTAKE_NICENESS)
+            _step_back()
             self._intake.run(self._stop_intake)
         except Exception as error:  # noqa: BLE001 - see above
             self._fault = Failed("intake-died", f"{type(error).__name__}; see the log.")
@@ -348,6 +346,18 @@ def _claim(file: Path, *, within_s: float) -> IO[str]:
                 f"Another node works on {file.parent}. Stop it, or set node.data_dir.",
             ) from error
         return lock
+
+
+def _step_back() -> None:
+    """Let this thread come later on a machine that is busy.
+
+    Senders wait for the listeners, nobody waits for the index. On Linux the priority is a thread's
+    own. To step forward, where the whole node was set back further, takes a privilege.
+    """
+    here = threading.get_native_id()
+    niceness = max(os.getpriority(os.PRIO_PROCESS, here), _INTAKE_NICENESS)
+    with contextlib.suppress(OSError):  # a matter of speed, and no more
+        os.setpriority(os.PRIO_PROCESS, here, niceness)
 
 
 def _join(thread: threading.Thread) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import alembic.command
 import alembic.config
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from dicomnode.auditing.recorder import OPTION, Recorder
@@ -21,6 +22,17 @@ _BUSY_TIMEOUT_MS = 30_000
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # Any number, the same in every process: who holds it may migrate.
 _ADVISORY_LOCK = 0x0D1C0
+# Bound parameters in one statement: SQLite allows 32,766, PostgreSQL 65,535.
+_AT_ONCE = 500
+
+T = TypeVar("T")
+
+
+def in_parts(values: Iterable[T]) -> Iterator[list[T]]:
+    """The values, so many at a time as one statement can name."""
+    every = list(values)
+    for start in range(0, len(every), _AT_ONCE):
+        yield every[start : start + _AT_ONCE]
 
 
 class Database:
@@ -118,6 +130,10 @@ def _translated() -> Iterator[None]:
                 "database-unavailable", f"The database did not answer: {error.orig}."
             ) from error
         raise
+    except NoneFree as error:
+        raise RetryLater(
+            "database-unavailable", "Every connection to the database is in use: it is slow."
+        ) from error
 
 
 def _prepare_sqlite(engine: Engine) -> None:

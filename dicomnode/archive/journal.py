@@ -109,6 +109,13 @@ def refusals(tx: Connection, *, limit: int) -> list[Entry]:
     return [_entry(row) for row in rows]
 
 
+def missing_files(tx: Connection) -> set[str]:
+    """The paths of the files that were told of as missing."""
+    event = tables.event.c
+    told = tx.scalars(select(event.facts).where(event.kind == Kind.FILE_MISSING))
+    return {str(facts.get("path", "")) for facts in told}
+
+
 def _entry(row: Row[Any]) -> Entry:
     return Entry(
         at=row.at,

@@ -173,7 +173,7 @@ class Complete(Table):
     settle_s: NotNegative = 2.0
     """Seconds after an association that ended in order and left every series without a gap."""
     quiet_s: NotNegative = 30.0
-    """Otherwise: seconds without a new instance."""
+    """Otherwise: seconds without an instance. Who repeats prolongs it, up to eleven times."""
 
 
 class Deliver(Table):

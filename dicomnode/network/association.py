@@ -185,8 +185,8 @@ class Admission:
             The peer's name in the configuration, or "" for an unknown one that may associate.
 
         Raises:
-            Refused: `wrong-called-ae-title`, `unknown-peer` or `wrong-host`; its status is one of
-                the rejections above.
+            Refused: `wrong-called-ae-title`, `unknown-peer`, `wrong-host` or `host-not-resolved`;
+                its status is one of the rejections above.
         """
         if called_ae_title.strip() != self.ae_title.strip():
             raise Refused(
@@ -201,12 +201,34 @@ class Admission:
             for title, host in peer.origins
             if calling_ae_title.strip() == title.strip()
         ]
-        for name, host in titled:
-            if is_at(host, address):
-                return name
+        name, unresolved = _located(titled, address)
+        if name is not None:
+            return name
         if self.accept_unknown_peers:
             return ""
+        if unresolved:
+            raise _unresolved(calling_ae_title, address, unresolved)
         raise _unknown(calling_ae_title, address, titled=bool(titled))
+
+
+def _located(titled: Sequence[tuple[str, str]], address: str) -> tuple[str | None, str]:
+    """The first of the peers that is at `address`, and a host that may be, and is not resolved."""
+    unresolved = ""
+    for name, host in titled:
+        try:
+            if is_at(host, address):
+                return name, ""
+        except socket.gaierror:
+            unresolved = host
+    return None, unresolved
+
+
+def _unresolved(calling_ae_title: str, address: str, host: str) -> Refused:
+    return Refused(
+        "host-not-resolved",
+        f"{calling_ae_title} calls from {address}; whether that is {host} no name server says now.",
+        status=REJECTED_FOR_NOW,
+    )
 
 
 def _unknown(calling_ae_title: str, address: str, *, titled: bool) -> Refused:
@@ -220,7 +242,10 @@ def _unknown(calling_ae_title: str, address: str, *, titled: bool) -> Refused:
 def is_at(host: str, address: str) -> bool:
     """Whether `host`, a name or an address, is what connects from `address`.
 
-    All loopback addresses are this machine. A name that cannot be resolved is nowhere.
+    All loopback addresses are this machine. A name that nobody knows is nowhere.
+
+    Raises:
+        socket.gaierror: The name is not resolved now, and may be later.
     """
     here = _normal(address)
     return any(one == here or (one.is_loopback and here.is_loopback) for one in _resolved(host))
@@ -236,7 +261,9 @@ def _resolved(host: str) -> set[_Address]:
         pass
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except OSError as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise
         return set()
     return {_normal(str(address[0])) for *_kind, address in found}
 

@@ -46,14 +46,29 @@ class PromptSocket(socket.socket):
 
 def secured(
     connection: socket.socket, context: ssl.SSLContext, *, timeout_s: float
-) -> ssl.SSLSocket:
+) -> ssl.SSLSocket | None:
     """Do the TLS handshake as its server; the socket given is no longer of use.
+
+    Returns:
+        The connection; `None` where the peer says nothing. Who looks whether a port is open, as
+        balancers do every few seconds, does not.
 
     Raises:
         OSError: The peer speaks no TLS, or not one that `context` allows, or not in time.
     """
-    connection.settimeout(timeout_s)
+    until = time.monotonic() + timeout_s
+    if not _speaks(connection, timeout_s=timeout_s):
+        return None
+    connection.settimeout(max(until - time.monotonic(), _LEAST_S))
     return context.wrap_socket(connection, server_side=True)
+
+
+def _speaks(connection: socket.socket, *, timeout_s: float) -> bool:
+    connection.settimeout(timeout_s)
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 def limit_waiting(connection: socket.socket, *, timeout_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,41 @@ def test_who_answers_storage_commitment_for_a_peer_comes_as_that_peer(
 ) -> None:
     assert admit(admission, "PACS_C", "10.0.0.8") == "pacs"
     assert admit(admission, "WS_C", "10.0.0.9") == "ws"
+
+
+class Named:
+    """A peer with a name for a host, and an address beside."""
+
+    origins = (("CT1", "ct1.hospital.example"), ("CT1", "10.0.0.6"))
+
+
+def named(*, accept_unknown_peers: bool) -> Admission:
+    return Admission(
+        ae_title="DICOMNODE",
+        peers={"ct": Named()},
+        accept_unknown_peers=accept_unknown_peers,
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "rejected"),
+    [
+        (socket.EAI_AGAIN, "host-not-resolved", association.REJECTED_FOR_NOW),
+        (socket.EAI_NONAME, "wrong-host", association.CALLING_AE_TITLE_NOT_RECOGNIZED),
+    ],
+)
+def test_whose_host_is_not_resolved_now_may_try_again(
+    monkeypatch: pytest.MonkeyPatch, code: int, reason: str, rejected: int
+) -> None:
+    """Told that it is a stranger, a sender may give its study up for good."""
+
+    def away(*_: object, **__: object) -> None:
+        raise socket.gaierror(code, "of a name server")
+
+    monkeypatch.setattr(socket, "getaddrinfo", away)
+    admission = named(accept_unknown_peers=False)
+    with pytest.raises(Refused, match=reason) as refusal:
+        admit(admission, "CT1", "10.0.0.5")
+    assert refusal.value.status == rejected
+    assert admit(admission, "CT1", "10.0.0.6") == "ct"
+    assert admit(named(accept_unknown_peers=True), "CT1", "10.0.0.5") == ""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -234,7 +235,33 @@ def test_anything_else_is_quiet_for_long_after_the_last_instance(
     )
     release = release_at(study, evidence)
     assert release.at == 130.0
-    assert release.because == f"No instance came for 30 s. {because}"
+    assert release.because == f"No new instance came for 30 s. {because}"
+    assert completeness.earliest_release(evidence, settle_s=2.0, quiet_s=30.0) <= release.at
+
+
+@pytest.mark.parametrize(
+    ("last_again", "released_at"), [(90.0, 130.0), (110.0, 140.0), (400.0, 430.0), (401.0, 430.0)]
+)
+def test_who_sends_again_what_there_is_is_waited_for_but_not_for_ever(
+    last_again: float, released_at: float
+) -> None:
+    evidence = Evidence(
+        last_received=100.0, last_again=last_again, ended_in_order=False, open_associations=0
+    )
+    release = release_at(WHOLE, evidence)
+    assert release.at == released_at
+    assert release.because.startswith(f"No new instance came for {released_at - 100:g} s. ")
+    assert completeness.earliest_release(evidence, settle_s=2.0, quiet_s=30.0) == released_at
+
+
+def test_what_there_is_and_is_in_order_does_not_wait_for_who_sends_it_again() -> None:
+    assert release_at(WHOLE, replace(RELEASED, last_again=102.0)).at == 103.0
+
+
+def test_what_the_node_refused_itself_leaves_a_doubt() -> None:
+    release = release_at(WHOLE, replace(RELEASED, turned_away=1))
+    assert release.at == 130.0
+    assert release.because.endswith("The node refused some of what the associations brought.")
 
 
 def read(folder: str, *, modality: str) -> Series:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import pytest
 from pydicom import dcmread
@@ -37,7 +38,6 @@ def identity(sop_instance_uid: str = UID) -> Identity:
         sop_instance_uid=sop_instance_uid,
         series_instance_uid="1.2.3.2",
         study_instance_uid="1.2.3.1",
-        patient_id="P1",
     )
 
 
@@ -252,6 +252,25 @@ def test_a_repetition_is_synced_and_named_anew(
     assert incoming(store) == []
 
 
+def test_a_repetition_that_is_taken_away_while_it_is_synced_is_not_acknowledged(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention sets the files of its study aside: nobody has said yet that one came again."""
+    kept = keep(store)
+    sync = files.sync
+
+    def slow(folder: Path | str) -> None:
+        sync(folder)
+        store.absolute(kept.path).unlink()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "sync", slow)
+        with pytest.raises(Refused, match="cannot-write") as raised:
+            keep(store)
+    assert raised.value.status == status.OUT_OF_RESOURCES
+    assert keep(store).is_new
+
+
 def test_an_instance_whose_folder_could_not_be_synced_is_made_safe_by_its_repetition(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, synced: list[tuple[str, str]]
 ) -> None:
@@ -302,6 +321,24 @@ def test_what_a_living_receiver_is_writing_is_left_alone(store: FileStore) -> No
         fcntl.flock(writing, fcntl.LOCK_EX)
         assert store.remove_partial() == 0
     assert part.exists()
+
+
+def test_what_is_left_over_is_removed_where_a_lock_needs_the_right_to_write(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over NFS, which has byte ranges for whole files: flock(2)."""
+    flock = fcntl.flock
+
+    def over_nfs(file: IO[bytes] | int, operation: int) -> None:
+        mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        if operation & fcntl.LOCK_EX and mode == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, operation)
+
+    (store.absolute("incoming") / "left.part").write_bytes(b"half of it")
+    monkeypatch.setattr(fcntl, "flock", over_nfs)
+    assert store.remove_partial() == 1
+    assert incoming(store) == []
 
 
 def test_a_draft_is_not_removed_while_it_is_written(store: FileStore) -> None:

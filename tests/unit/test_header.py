@@ -45,7 +45,6 @@ IDENTITY = Identity(
     sop_instance_uid="1.2.3.4.1",
     series_instance_uid="1.2.3.2",
     study_instance_uid="1.2.3.1",
-    patient_id="P1",
 )
 
 
@@ -195,17 +194,6 @@ def test_uids_hidden_in_un_are_found() -> None:
         for one in ds
     )
     assert scan(content) == IDENTITY
-
-
-def test_no_patient_id_is_an_empty_one() -> None:
-    ds = instance()
-    del ds.PatientID
-    assert scan(encoded(ds)).patient_id == ""
-
-
-def test_a_patient_id_reads_in_the_character_set_of_the_data_set() -> None:
-    ds = instance(SpecificCharacterSet="ISO_IR 192", PatientID="Jürgen")
-    assert scan(encoded(ds)).patient_id == "Jürgen"
 
 
 def test_what_is_printed_of_an_identity_names_no_patient() -> None:
@@ -532,7 +520,6 @@ def agrees_with_pydicom(path: Path) -> bool:
         return False
     ds = dcmread(path, stop_before_pixels=True)
     assert identity.sop_instance_uid == ds.SOPInstanceUID
-    assert identity.patient_id == found.get("PatientID", "") or not ds.get("PatientID")
     assert transfer_syntax_uid == ds.file_meta.TransferSyntaxUID
     for keyword in ("Modality", "Manufacturer", "Rows", "StudyDate", "BitsStored", "KVP"):
         value = ds.get(keyword)

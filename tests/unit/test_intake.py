@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,3 +136,17 @@ def test_a_database_that_is_away_claims_nothing_new(
     assert desk.intake.indexed_through() == BEFORE
     desk.intake._step()
     assert desk.intake.indexed_through() == NOW
+
+
+def test_a_database_whose_connections_are_all_in_use_is_away(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.report(1)
+    pool: Any = desk.database._engine.pool
+    monkeypatch.setattr(pool, "_timeout", 0.01)
+    with contextlib.ExitStack() as others:
+        for _ in range(pool.size() + pool._max_overflow):
+            others.enter_context(desk.database.read())
+        assert desk.intake._step() == intake._RETRY_S
+    desk.intake._step()
+    assert desk.written() == 1

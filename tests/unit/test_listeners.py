@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +18,8 @@ from dicomnode.archive import arrival
 from dicomnode.archive.arrival import Arrival, End, Ended, Opened, Stored, TurnedAway
 from dicomnode.config import Configuration
 from dicomnode.errors import Failed, Misconfigured
-from dicomnode.network.serving import listener_process, listeners
+from dicomnode.network.serving import keeper, listener_process, listeners
+from dicomnode.network.serving.keeper import Child
 from dicomnode.network.serving.listener_process import READY, ListenerSettings
 from dicomnode.network.serving.listeners import Listeners
 
@@ -205,8 +210,8 @@ def test_stopping_reports_what_is_left_to_say(act: Act, told: Told) -> None:
     assert told.facts[-1] == ended("one", end=End.UNKNOWN, stored=0, refused=0)
 
 
-def test_what_a_listener_is_told_arrives(configuration: Configuration) -> None:
-    settings = ListenerSettings(
+def settings_of(configuration: Configuration) -> ListenerSettings:
+    return ListenerSettings(
         node=configuration.node,
         listen=configuration.listen,
         tls=configuration.tls,
@@ -224,8 +229,55 @@ def test_what_a_listener_is_told_arrives(configuration: Configuration) -> None:
         column={"": 0, "ct1": 1},
         serial=7,
     )
+
+
+def test_what_a_listener_is_told_arrives(configuration: Configuration) -> None:
+    settings = settings_of(configuration)
     line = settings.to_json()
     assert ListenerSettings.from_json(line) == settings
     assert line.count(b"\n") == 1
     assert "secret" in line.decode()
     assert "secret" not in repr(settings)
+
+
+def test_a_listener_that_stands_still_is_not_waited_for(
+    configuration: Configuration,
+) -> None:
+    """Who tells it holds what the end of the node needs."""
+    facts, writing = os.pipe()
+    with subprocess.Popen(["sleep", "3600"], bufsize=0, stdin=subprocess.PIPE) as process:
+        os.close(writing)
+        settings = settings_of(configuration)
+        child = Child(process, facts=io.FileIO(facts), settings=settings)
+        enough = keeper._PIPE_BYTES // len(settings.to_json()) + 1
+
+        def tell() -> None:
+            for _ in range(enough):
+                child.tell(settings, within_s=0.1)
+
+        telling = threading.Thread(target=tell, daemon=True)
+        telling.start()
+        telling.join(WITHIN_S)
+        was_told = not telling.is_alive()
+        process.kill()
+        assert was_told
+        assert child.bury() == -signal.SIGKILL
+        child.tell(settings, within_s=0.1)  # to nobody
+
+
+def test_a_long_line_arrives_whole_at_a_listener_that_takes_its_time(
+    configuration: Configuration,
+) -> None:
+    peers = {f"peer{number}": configuration.peers["ct1"] for number in range(10_000)}
+    settings = settings_of(configuration).model_copy(update={"peers": peers})
+    line = settings.to_json()
+    assert len(line) > keeper._PIPE_BYTES
+    facts, writing = os.pipe()
+    command = f"import sys; print(len(sys.stdin.buffer.readline()) == {len(line)})"
+    with subprocess.Popen(
+        [sys.executable, "-c", command], bufsize=0, stdin=subprocess.PIPE, stdout=writing
+    ) as process:
+        os.close(writing)
+        child = Child(process, facts=io.FileIO(facts), settings=settings)
+        assert next(child.lines()) == b"True"
+        assert child.bury() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,7 +23,7 @@ from dicomnode.network.commitment.service import Commitment
 from dicomnode.network.serving import listener
 from dicomnode.network.serving.acceptor import Acceptor
 from dicomnode.network.serving.listener import Sockets
-from dicomnode.network.serving.places import Limits, LocalPlaces
+from dicomnode.network.serving.places import Limits
 from dicomnode.network.serving.storage import Gate
 from dicomnode.network.tls import Certificates
 
@@ -56,6 +57,26 @@ class Peer:
     def origins(self) -> tuple[tuple[str, str], ...]:
         titles, hosts = (self.ae_title, *self.other_titles), (self.host, *self.other_hosts)
         return tuple(itertools.product(titles, hosts))
+
+
+class LocalPlaces:
+    """Places of a receiver that is one process."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._taken: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def take(self, peer: str) -> None:
+        with self._lock:
+            self._limits.require_place(
+                peer, held=self._taken.total(), held_by_peer=self._taken[peer]
+            )
+            self._taken[peer] += 1
+
+    def give_back(self, peer: str) -> None:
+        with self._lock:
+            self._taken[peer] -= 1
 
 
 class Receiver:

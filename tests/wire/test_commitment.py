@@ -32,8 +32,9 @@ from dicomnode.network.calling.request import Destination
 from dicomnode.network.commitment import call as commitment_call
 from dicomnode.network.commitment import message as commitment_message
 from dicomnode.network.commitment.message import SOP_CLASS, SOP_INSTANCE
-from dicomnode.network.commitment.reporter import CommitmentReporter, Pauses
+from dicomnode.network.commitment.reporter import CommitmentReporter
 from dicomnode.network.commitment.service import Commitments
+from dicomnode.pauses import Pauses
 
 WITHIN_S = 30
 TRANSACTION = "1.2.3.9"

@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -354,6 +355,20 @@ def test_who_does_not_get_on_with_the_handshake_holds_nobody_up(
         done = storescu(node, file, *shown(authority.issue("ct1"), authority))
         assert done.returncode == 0, done.stderr
     assert node.ended().stored == 1
+
+
+def test_who_looks_whether_the_secure_port_is_open_is_no_attacker(
+    start: Start, authority: Authority, certificates: Certificates, file: Path
+) -> None:
+    """A balancer does, every few seconds, and some hang up with a reset."""
+    node = start(certificates=certificates)
+    for linger in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):
+        with socket.create_connection((HOST, node.secure_port)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    done = storescu(node, file, *shown(authority.issue("ct1"), authority))
+    assert done.returncode == 0, done.stderr
+    assert node.ended().stored == 1
+    assert node.of(TurnedAway) == []
 
 
 def test_who_speaks_no_tls_on_the_secure_port_gets_no_association(

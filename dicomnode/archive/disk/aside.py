@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dicomnode.durable import sync
+
 _FOLDER = "removing"
 _PREFIX = "study-"  # a UID alone might be a name that means something to the file system
 
@@ -96,8 +98,4 @@ def _sync_all(folders: Iterable[Path]) -> None:
     """Make the entries of folders survive a power cut."""
     for folder in folders:
         if folder.is_dir():
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(folder)

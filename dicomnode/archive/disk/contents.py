@@ -20,8 +20,9 @@ from dicomnode.study import HeaderValue, Instance
 
 _log = log.get(__name__)
 
-# What passes: too many files open, no memory, a network file system that lost its handle.
-_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
+# What passes: too many files open, no memory, a network file system that lost its handle or does
+# not answer.
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT})
 
 
 @dataclass(frozen=True, kw_only=True)

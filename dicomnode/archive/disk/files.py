@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from dicomnode import status, uid
 from dicomnode.archive.disk.header import PREAMBLE_LENGTH, PREFIX
+from dicomnode.durable import sync
 from dicomnode.errors import Refused
 
 # PS3.7 D.3.3.2. Both stand in every file, and the same instance must always give the same file: a
@@ -106,10 +107,10 @@ class FileStore:
         for number in range(256):
             (self._instances / f"{number:02x}").mkdir(parents=True, exist_ok=True)
         for folder in (self._instances, data_dir):
-            _sync(folder)
+            sync(folder)
         # Where we may not read, somebody else has made the data folder long before.
         with contextlib.suppress(PermissionError):
-            _sync(data_dir.absolute().parent)
+            sync(data_dir.absolute().parent)
         # Names of drafts: other processes write into the same folder, and so did earlier ones.
         self._life, self._numbers = uuid.uuid4().hex, itertools.count()
 
@@ -165,7 +166,11 @@ class FileStore:
             is_new = False
         else:
             is_new = True
-        _sync(final.rpartition("/")[0])
+        sync(final.rpartition("/")[0])
+        if not is_new:
+            # A sync may take longer than the remover waits for what came again meanwhile: what it
+            # has taken away since is not there, and its sender has to send it once more.
+            os.stat(final)  # noqa: PTH116 - see `_root`
         return is_new
 
     def walk(self) -> Iterator[str]:
@@ -282,15 +287,6 @@ def _begin_to_sync(descriptor: int, start: int, length: int) -> None:
         _sync_file_range(descriptor, start, length, _SYNC_FILE_RANGE_WRITE)
 
 
-def _sync(path: Path | str) -> None:
-    """Make the content of a file, or the entries of a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _require_same(part: str, final: str) -> None:
     if not filecmp.cmp(part, final, shallow=False):
         raise Refused(
@@ -303,7 +299,8 @@ def _require_same(part: str, final: str) -> None:
 
 def _remove_if_unused(file: Path) -> bool:
     try:
-        with file.open("rb") as partial:
+        # NFS locks exclusively what is open for writing alone: flock(2).
+        with file.open("rb+") as partial:
             fcntl.flock(partial, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.unlink()
     except (BlockingIOError, FileNotFoundError):

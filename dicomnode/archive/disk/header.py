@@ -6,7 +6,7 @@ Neither touches pixels. PS3.10 chapter 7 for the file format.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +14,7 @@ from pydicom.datadict import tag_for_keyword
 
 from dicomnode import status, uid
 from dicomnode.archive.disk import elements
-from dicomnode.archive.disk.values import Values, decoder, is_plain, stripped
+from dicomnode.archive.disk.values import Values, is_plain, stripped
 from dicomnode.errors import Refused
 from dicomnode.study import HeaderValue
 
@@ -32,14 +32,9 @@ def _tag(keyword: str) -> int:
     return tag
 
 
-_SPECIFIC_CHARACTER_SET = _tag("SpecificCharacterSet")
-_PATIENT_ID = _tag("PatientID")
-_IDENTITY = frozenset(_tag(keyword) for keyword in _UID_KEYWORDS) | {
-    _SPECIFIC_CHARACTER_SET,
-    _PATIENT_ID,
-}
+_IDENTITY = frozenset(_tag(keyword) for keyword in _UID_KEYWORDS)
 _LAST_OF_IDENTITY = _tag("SeriesInstanceUID")
-# No UID, no name and no list of character sets is longer: what is, is not even read.
+# No UID is longer: what is, is not even read.
 _LONGEST_OF_IDENTITY = 1024
 _LAST_OF_META = 0x0002FFFF
 _LAST_OF_HEADER = 0x7FDFFFFF  # group 7FE0 holds the pixels
@@ -47,13 +42,12 @@ _LAST_OF_HEADER = 0x7FDFFFFF  # group 7FE0 holds the pixels
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Which instance of which patient's study a data set is."""
+    """Which instance of which study a data set is. Whose it is, nobody asks who receives it."""
 
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
     study_instance_uid: str
-    patient_id: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +78,11 @@ def scan(dataset: bytes | BinaryIO, *, transfer_syntax_uid: str) -> Identity:
     """
     found = _identity_elements(dataset, transfer_syntax_uid)
     uids = {keyword: _uid(found, keyword) for keyword in _UID_KEYWORDS}
-    decode = decoder(found.get(_SPECIFIC_CHARACTER_SET, b""))
     return Identity(
         sop_class_uid=uids["SOPClassUID"],
         sop_instance_uid=uids["SOPInstanceUID"],
         series_instance_uid=uids["SeriesInstanceUID"],
         study_instance_uid=uids["StudyInstanceUID"],
-        patient_id=stripped(decode(found.get(_PATIENT_ID, b""))),
     )
 
 

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, case, func, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Row, case, select, update
 
 from dicomnode.archive import tables
-from dicomnode.archive.arrival import End
+from dicomnode.archive.database import in_parts
 from dicomnode.archive.studies import identity, outcomes
 from dicomnode.study import HeaderValue, Instance, Series, Study
 
@@ -18,9 +18,6 @@ RECEIVING = outcomes.RECEIVING
 COMPLETE = "complete"
 REMOVING = "removing"
 REMOVED = "removed"
-
-# Bound parameters in one statement: SQLite allows 32,766, PostgreSQL 65,535.
-_CHUNK = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +34,6 @@ class Received:
     association: str
     size: int
     at: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far the receiving of one study has come.
-
-    Attributes:
-        last_at: When the last instance came.
-        last_ended: When the last association that brought something ended.
-        ended_in_order: Whether each association that brought something was released.
-        open_associations: How many of them are not over.
-    """
-
-    last_at: float
-    last_ended: float | None
-    ended_in_order: bool
-    open_associations: int
 
 
 def add(tx: Connection, received: Sequence[Received]) -> set[str]:
@@ -77,27 +57,34 @@ def add(tx: Connection, received: Sequence[Received]) -> set[str]:
     return set(by_study)
 
 
-def came_again(tx: Connection, sop_instance_uids: Collection[str]) -> None:
-    """Take note that instances came once more: a study of theirs that is being removed stays."""
-    instance = tables.instance.c
-    wanted = list(sop_instance_uids)
-    for start in range(0, len(wanted), _CHUNK):
-        its_study = select(instance.study_instance_uid).where(
-            instance.sop_instance_uid.in_(wanted[start : start + _CHUNK])
+def came_again(tx: Connection, came: Mapping[str, float]) -> None:
+    """Take note that instances came once more.
+
+    A study of theirs that is being removed stays; one that is being received is not silent.
+
+    Args:
+        came: SOP Instance UID → when (seconds since the epoch).
+    """
+    last: dict[str, float] = {}
+    for sop_instance_uid, study_instance_uid in studies_of(tx, came).items():
+        before = last.get(study_instance_uid, 0.0)
+        last[study_instance_uid] = max(before, came[sop_instance_uid])
+    _let_stay(tx, last)
+    study = tables.study.c
+    for study_instance_uid, at in last.items():
+        tx.execute(
+            update(tables.study)
+            .where(study.study_instance_uid == study_instance_uid, study.state == RECEIVING)
+            .values(last_at=_latest(at))
         )
-        _let_stay(tx, set(tx.scalars(its_study.distinct())))
 
 
 def _let_stay(tx: Connection, study_instance_uids: Collection[str]) -> None:
     study = tables.study.c
-    wanted = list(study_instance_uids)
-    for start in range(0, len(wanted), _CHUNK):
+    for part in in_parts(study_instance_uids):
         tx.execute(
             update(tables.study)
-            .where(
-                study.state == REMOVING,
-                study.study_instance_uid.in_(wanted[start : start + _CHUNK]),
-            )
+            .where(study.state == REMOVING, study.study_instance_uid.in_(part))
             .values(state=COMPLETE)
         )
 
@@ -111,9 +98,8 @@ def _fresh(tx: Connection, received: Sequence[Received]) -> list[Received]:
 def _which_are_known(tx: Connection, uids: Iterable[str]) -> set[str]:
     known: set[str] = set()
     column = tables.instance.c.sop_instance_uid
-    wanted = list(uids)
-    for start in range(0, len(wanted), _CHUNK):
-        known.update(tx.scalars(select(column).where(column.in_(wanted[start : start + _CHUNK]))))
+    for part in in_parts(uids):
+        known.update(tx.scalars(select(column).where(column.in_(part))))
     return known
 
 
@@ -124,11 +110,10 @@ def _touch_study(tx: Connection, study_instance_uid: str, group: Sequence[Receiv
     touched = tx.execute(
         update(tables.study)
         .where(study.study_instance_uid == study_instance_uid)
-        # What several listeners report comes in no order.
         .values(
             state=RECEIVING,
             outcome=outcomes.Outcome.IN_PROGRESS,
-            last_at=case((study.last_at > last_at, study.last_at), else_=last_at),
+            last_at=_latest(last_at),
             received=study.received + len(group),
             received_bytes=study.received_bytes + size,
         )
@@ -149,6 +134,12 @@ def _touch_study(tx: Connection, study_instance_uid: str, group: Sequence[Receiv
             )
         )
     identity.note(tx, study_instance_uid, [one.instance for one in group])
+
+
+def _latest(at: float) -> ColumnElement[float]:
+    """When something of a study came last, this included: listeners report in no order."""
+    last_at = tables.study.c.last_at
+    return case((last_at > at, last_at), else_=at)
 
 
 _SeriesKey = tuple[str, str]
@@ -281,14 +272,18 @@ def digests_of(tx: Connection, sop_instance_uids: Collection[str]) -> dict[str, 
     return _of_instances(tx, tables.instance.c.digest, sop_instance_uids)
 
 
+def studies_of(tx: Connection, sop_instance_uids: Collection[str]) -> dict[str, str]:
+    """SOP Instance UID → Study Instance UID, for those that are indexed."""
+    return _of_instances(tx, tables.instance.c.study_instance_uid, sop_instance_uids)
+
+
 def _of_instances(
     tx: Connection, column: Column[str], sop_instance_uids: Collection[str]
 ) -> dict[str, str]:
     uid = tables.instance.c.sop_instance_uid
-    wanted = list(sop_instance_uids)
     found: dict[str, str] = {}
-    for start in range(0, len(wanted), _CHUNK):
-        rows = tx.execute(select(uid, column).where(uid.in_(wanted[start : start + _CHUNK])))
+    for part in in_parts(sop_instance_uids):
+        rows = tx.execute(select(uid, column).where(uid.in_(part)))
         found.update({row[0]: row[1] for row in rows})
     return found
 
@@ -316,37 +311,11 @@ def is_receiving(tx: Connection, study_instance_uid: str) -> bool:
     return bool(state == RECEIVING)
 
 
-def progress(tx: Connection, study_instance_uid: str) -> Progress:
-    """How the receiving of a study stands now."""
-    columns = tables.instance.c
-    last_at = tx.scalar(
-        select(func.max(columns.received_at)).where(
-            columns.study_instance_uid == study_instance_uid
-        )
-    )
-    ends = _ends(tx, study_instance_uid)
-    times = [at for _, at in ends if at is not None]
-    return Progress(
-        last_at=float(last_at or 0.0),
-        last_ended=max(times, default=None),
-        ended_in_order=all(end == End.RELEASED for end, _ in ends),
-        open_associations=sum(end is None for end, _ in ends),
-    )
-
-
-def _ends(tx: Connection, study_instance_uid: str) -> list[tuple[str | None, float | None]]:
-    """How and when each association that brought instances of the study ended; `None`: not yet.
-
-    What was found on disk at start came by an association that nobody saw end.
-    """
-    instance, association = tables.instance, tables.association
-    rows = tx.execute(
-        select(instance.c.association, association.c.id, association.c.end, association.c.ended_at)
-        .outerjoin(association, association.c.id == instance.c.association)
-        .where(instance.c.study_instance_uid == study_instance_uid)
-        .distinct()
-    )
-    return [(row.end if row.id is not None else End.UNKNOWN, row.ended_at) for row in rows]
+def is_going(tx: Connection, study_instance_uid: str) -> bool:
+    """Whether the files of the study are being removed, or have been: nothing begins with them."""
+    columns = tables.study.c
+    state = tx.scalar(select(columns.state).where(columns.study_instance_uid == study_instance_uid))
+    return state in (REMOVING, REMOVED)
 
 
 def complete(

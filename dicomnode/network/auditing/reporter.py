@@ -21,6 +21,7 @@ from dicomnode.archive.database import Database
 from dicomnode.auditing import syslog
 from dicomnode.errors import NodeError, RetryLater
 from dicomnode.network.auditing.collector import Collector, Line
+from dicomnode.pauses import Pauses
 
 _log = log.get(__name__)
 
@@ -32,7 +33,6 @@ _TIMEOUT_S = 10.0
 _SETTLE_S = 5.0
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
-_MAX_DOUBLINGS = 30
 _LOOK_FOR_EXPIRED_S = 60.0
 _DROPPED_AT_ONCE = 5000  # nobody else writes to SQLite meanwhile
 _STOP_S = 5.0
@@ -228,8 +228,8 @@ class AuditReporter:
         self._attempts += 1
         with self._database.write() as tx:
             outbox.fail(tx, reason=error.reason, detail=error.detail, at=self._clock())
-        pause_s = _FIRST_PAUSE_S * 2.0 ** min(self._attempts - 1, _MAX_DOUBLINGS)
-        pause_s = min(_LONGEST_PAUSE_S, pause_s)
+        pauses = Pauses(first_s=_FIRST_PAUSE_S, longest_s=_LONGEST_PAUSE_S)
+        pause_s = pauses.after(self._attempts)
         _log.warning(
             "audit collector away", reason=error.reason, detail=error.detail, delay_s=pause_s
         )

@@ -19,30 +19,13 @@ from dicomnode.network.calling.request import AddressEntry, Destination
 from dicomnode.network.commitment import call
 from dicomnode.network.commitment.service import Commitments, PeerEntry, Report
 from dicomnode.network.tls import Certificates
+from dicomnode.pauses import Pauses
 
 _log = log.get(__name__)
 
 _TICK_S = 0.2
 _AFTER_FAULT_S = 1.0
 _STOP_S = 5.0
-_MAX_DOUBLINGS = 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pauses:
-    """How long a peer that does not answer is left alone (seconds); each pause is twice the last.
-
-    Attributes:
-        first_s: After the first attempt.
-        longest_s: At most.
-    """
-
-    first_s: float
-    longest_s: float
-
-    def after(self, attempts: int) -> float:
-        """The pause after so many attempts in vain, from 1."""
-        return min(self.longest_s, self.first_s * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS))
 
 
 @dataclass(frozen=True, kw_only=True)

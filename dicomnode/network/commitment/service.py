@@ -1,7 +1,7 @@
 """Storage Commitment Push Model (PS3.4 Annex J): who asks, what is answered, what is heard.
 
 A peer asks us whether we keep its objects safe (N-ACTION); the answer (N-EVENT-REPORT) goes out on
-an association of ours where the configuration says where to call the peer (`reporting`), otherwise
+an association of ours where the configuration says where to call the peer (`reporter`), otherwise
 on the association that asked. We ask destinations the same of our results; what they answer comes
 here, on whichever association.
 """

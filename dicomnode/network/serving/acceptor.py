@@ -242,13 +242,16 @@ class Acceptor:
         if terms.certificates is None:
             raise RuntimeError("a secure socket without certificates")
         try:
-            handler.request = connection.secured(
+            secured = connection.secured(
                 handler.request, terms.certificates.server(), timeout_s=listener.ACSE_S
             )
         except (OSError, Misconfigured) as error:  # ssl.SSLError is an OSError
             address = handler.client_address[0]
             terms.desk.turn_away(_no_tls(address, error), address=address)
             return
+        if secured is None:  # as on the plain port: who asks for nothing is not turned away
+            return
+        handler.request = secured
         self._take_up(handler)
 
     def _on_requested(self, event: Event) -> None:

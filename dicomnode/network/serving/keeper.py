@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import os
+import select
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from typing import IO
 
 from dicomnode import log
 from dicomnode.archive import arrival
@@ -18,6 +21,7 @@ from dicomnode.errors import Failed, Misconfigured
 from dicomnode.network.serving import listener_process
 from dicomnode.network.serving.ledger import Ledger
 from dicomnode.network.serving.listener_process import ListenerSettings
+from dicomnode.pauses import Restarts
 
 _log = log.get(__name__)
 
@@ -25,10 +29,9 @@ _log = log.get(__name__)
 _PIPE_BYTES = 2**20
 _HANDFUL_S = 0.01
 _START_S = 60.0
+# For a listener to read what it is told, should its pipe be full.
+_TELL_S = 5.0
 _END_S = 5.0
-_BACKOFF_S = (0.2, 1.0, 5.0, 15.0, 30.0)
-# After so long without a fault a listener counts as healthy again.
-_HEALTHY_S = 60.0
 
 
 def widen(descriptor: int) -> None:
@@ -48,14 +51,21 @@ class Child:
         self.settings = settings
         assert process.stdin is not None  # noqa: S101 - it was asked for
         self._stdin = process.stdin
+        self._telling = threading.Lock()
         widen(self._stdin.fileno())
-        self.tell(settings)
+        os.set_blocking(self._stdin.fileno(), False)
+        self.tell(settings, within_s=_START_S)  # it reads once it has loaded its modules
 
-    def tell(self, settings: ListenerSettings) -> None:
-        """Tell it what it has to know, at its start and whenever that changes."""
+    def tell(self, settings: ListenerSettings, *, within_s: float) -> None:
+        """Tell it what it has to know, at its start and whenever that changes.
+
+        One that stands still and reads nothing is killed: who waits for it cannot end the node.
+        """
         # One that has died already is seen by the end of its facts.
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            self._stdin.write(settings.to_json())
+        with self._telling, contextlib.suppress(BrokenPipeError, ValueError):
+            if not _is_written(self._stdin, settings.to_json(), within_s=within_s):
+                _log.error("listener does not read", pid=self._process.pid)
+                self.kill()
 
     def lines(self) -> Iterator[bytes]:
         """What it says, until it is dead.
@@ -85,13 +95,27 @@ class Child:
 
     def bury(self) -> int:
         """Make sure that it is dead; returns its exit code."""
-        self._stdin.close()
+        with self._telling:  # what is told goes to no other file that has its number then
+            self._stdin.close()
         self._facts.close()
         try:
             return self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+
+def _is_written(pipe: IO[bytes], line: bytes, *, within_s: float) -> bool:
+    """Write a line to a pipe that does not block; whether all of it was taken in time."""
+    room, until = select.poll(), time.monotonic() + within_s
+    room.register(pipe.fileno(), select.POLLOUT)
+    left = memoryview(line)
+    while left:
+        left_s = until - time.monotonic()
+        if left_s <= 0 or not room.poll(left_s * 1000):
+            return False
+        left = left[pipe.write(left) or 0 :]
+    return True
 
 
 class Keeper:
@@ -160,7 +184,7 @@ class Keeper:
         with self._changing:
             if self._child is not None and self._told is not None:
                 self._told = settings_of(self._told)
-                self._child.tell(self._told)
+                self._child.tell(self._told, within_s=_TELL_S)
 
     def has_taken_up(self, serial: int, *, until: float) -> bool:
         """Whether it goes by a change, or is dead; waits for that until then (monotonic)."""
@@ -187,15 +211,13 @@ class Keeper:
             self._thread.join(_END_S)
 
     def _keep(self) -> None:
-        faults = 0
+        restarts = Restarts()
         while not self._stopping.is_set():
             began = time.monotonic()
             code = self._live()
             if self._stopping.is_set() or not self._has_started():
                 return
-            faults = 0 if time.monotonic() - began > _HEALTHY_S else faults
-            delay_s = _BACKOFF_S[min(faults, len(_BACKOFF_S) - 1)]
-            faults += 1
+            delay_s = restarts.after(time.monotonic() - began)
             _log.error("listener died", process=self.name, exit_code=code, delay_s=delay_s)
             self._stopping.wait(delay_s)
 

@@ -10,7 +10,6 @@ import fcntl
 import mmap
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,28 +72,6 @@ def _too_many(what: str) -> Refused:
         f"{what}; try again later.",
         status=association.LOCAL_LIMIT_EXCEEDED,
     )
-
-
-class LocalPlaces:
-    """Places of a receiver that is one process."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._taken: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    def take(self, peer: str) -> None:
-        """See `Places`."""
-        with self._lock:
-            self._limits.require_place(
-                peer, held=self._taken.total(), held_by_peer=self._taken[peer]
-            )
-            self._taken[peer] += 1
-
-    def give_back(self, peer: str) -> None:
-        """See `Places`."""
-        with self._lock:
-            self._taken[peer] -= 1
 
 
 class Counts:

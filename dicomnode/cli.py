@@ -30,6 +30,7 @@ from dicomnode.console import (
     out,
     seconds,
     show,
+    user,
 )
 from dicomnode.errors import Misconfigured, NodeError
 from dicomnode.hangup import Hangups
@@ -40,7 +41,6 @@ from dicomnode.reload import Reload
 from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
 from dicomnode.web import Page
 
-_GRACE_S = 60.0
 #: The bundles that come with the project.
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
 
@@ -114,7 +114,7 @@ def up(file: File) -> None:
         "predict": [sys.executable, "-m", "workers", str(file), "--only", "predict"],
         "deliver": [sys.executable, "-m", "workers", str(file), "--only", "deliver"],
     }
-    raise typer.Exit(Supervisor(commands, grace_s=_GRACE_S).run())
+    raise typer.Exit(Supervisor(commands).run())
 
 
 @app.command()
@@ -226,7 +226,7 @@ def retry(
     as_json: Json = False,
 ) -> None:
     """Run the failed jobs of a study once more, or only send their results again."""
-    document = inquiry.retry(config.load(file), study, now=time.time())
+    document = inquiry.retry(config.load(file), study, person=user(), now=time.time())
     show(document, as_json=as_json, text=render.retried)
 
 

@@ -19,14 +19,11 @@ import structlog
 ALLOWED_KEYS = frozenset(
     {
         "event", "level", "timestamp", "module", "exc_info", "exception",
-        "address", "ae_title", "aet_called", "aet_calling", "alert", "association", "attempt",
-        "attempts", "broker", "bundle", "bytes", "channel", "chosen", "count", "database",
-        "delay_s", "destination", "detail", "device", "digest", "error", "exit_code", "files",
-        "free_bytes", "host", "instances", "job", "kind", "limit_s", "model", "node", "outcome",
-        "owner", "path", "peer", "pid", "port", "process", "reason", "removed", "requested",
-        "restarts", "revision", "rule", "seconds", "secure_port", "series", "signal", "slots",
-        "sop_class", "sop_instance", "stage", "state", "status", "study", "task", "transfer_syntax",
-        "version", "worker",
+        "address", "ae_title", "alert", "association", "attempt", "attempts", "bytes", "channel",
+        "chosen", "count", "delay_s", "destination", "detail", "device", "digest", "error",
+        "exit_code", "free_bytes", "host", "instances", "job", "model", "path", "peer", "pid",
+        "port", "process", "reason", "removed", "requested", "revision", "secure_port",
+        "sop_instance", "state", "status", "study", "task", "worker",
     }
 )  # fmt: skip
 
@@ -94,7 +91,6 @@ def configure(*, level: str = "info", as_json: bool | None = None, strict: bool 
     )
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             _AllowList(strict=strict),
             structlog.processors.TimeStamper(fmt="iso", utc=True),

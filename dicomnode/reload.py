@@ -36,6 +36,7 @@ _log = log.get(__name__)
 _UNDER_WAY = (DeliveryState.PENDING, DeliveryState.SENDING)
 # A rule may name a patient, whom neither the log nor the audit trail names.
 _NOT_TOLD = "Patient"
+_GIB = 2**30
 
 
 class Running(Protocol):
@@ -271,14 +272,10 @@ def _told(change: Change) -> str:
     return change.path if _NOT_TOLD in f"{change.old}{change.new}" else str(change)
 
 
-def _warning(path: str, message: str, code: str) -> Problem:
-    return Problem(level="warning", path=path, message=message, code=code)
-
-
 def _peers_in_use(tx: Connection, running: Configuration, proposed: Configuration) -> list[Problem]:
     counts = figures.deliveries(tx)
     return [
-        _warning(
+        Problem.warning(
             key_path("peers", name),
             f"Deliveries on their way there, which would fail: {count}. Keep it until they are"
             " done.",
@@ -301,7 +298,7 @@ def _models_in_use(
     # A job is done by the bundle that it was routed to, or not at all.
     helps |= dict.fromkeys(locked_anew, "Wait until they are done.")
     return [
-        _warning(
+        Problem.warning(
             key_path("models", name),
             f"Jobs that wait for it and would fail: {counts[name]}. {helps[name]}",
             "model-in-use",
@@ -322,6 +319,6 @@ def _removals(
         return []
     message = (
         f"Studies that would be removed within the hour: {due.studies}, with"
-        f" {due.size / 2**30:.1f} GiB. `dicomnode retention` says more."
+        f" {due.size / _GIB:.1f} GiB. `dicomnode retention` says more."
     )
-    return [_warning(key_path("disk", "keep_delivered_days"), message, "studies-would-go")]
+    return [Problem.warning(key_path("disk", "keep_delivered_days"), message, "studies-would-go")]

@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from dicomnode.bundle import DIGEST_SHOWN
+
 Document = dict[str, Any]
 
 _COLOURS = {
@@ -198,7 +200,7 @@ def models(document: list[Document]) -> Table:
             one["name"],
             one["title"],
             one["version"],
-            one["digest"][:16],
+            one["digest"][:DIGEST_SHOWN],
             ", ".join(dict.fromkeys(one["outputs"].values())),
             one["device"] or "not run yet",
             _tuning(one),
@@ -220,7 +222,7 @@ def _tuning(one: Document) -> str:
 
 
 def _size(count: int | None) -> str:
-    return "" if count is None else f"{count / 1024**3:.1f} GiB"
+    return "" if count is None else f"{count / _GIB:.1f} GiB"
 
 
 _LEVELS = {"error": "red", "warning": "yellow", "note": "dim"}

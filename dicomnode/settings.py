@@ -14,8 +14,8 @@ from dicomnode.config import Audit, Configuration, Tls
 from dicomnode.intake import Patience
 from dicomnode.network.auditing.collector import Collector
 from dicomnode.network.auditing.reporter import Keeping
-from dicomnode.network.commitment.reporter import Pauses
 from dicomnode.network.tls import Certificates, Security
+from dicomnode.pauses import Pauses
 
 _DAY_S = 86_400.0
 
@@ -38,7 +38,7 @@ def keep_s(configuration: Configuration) -> float:
 
 
 def pauses(configuration: Configuration) -> Pauses:
-    """How long a peer that does not answer is left alone."""
+    """How long a peer that does not answer, or refuses for now, is left alone."""
     deliver = configuration.deliver
     return Pauses(first_s=deliver.retry_s, longest_s=deliver.retry_max_s)
 

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dicomnode import hangup, log
 from dicomnode.ending import Ending
 from dicomnode.hangup import Hangups
+from dicomnode.pauses import Restarts
 
 _log = log.get(__name__)
 
@@ -19,9 +20,9 @@ _log = log.get(__name__)
 EXIT_MISCONFIGURED = 2
 
 _POLL_S = 0.1
-_BACKOFF_S = (0.2, 1.0, 5.0, 15.0, 30.0)
-# After so long without a fault a process counts as healthy again.
-_HEALTHY_S = 60.0
+# How long a process may take to finish what it does after SIGTERM; then it is told to hand its work
+# back (SIGQUIT), and at last killed.
+_GRACE_S = 60.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -31,22 +32,16 @@ class _Child:
     command: Sequence[str]
     process: subprocess.Popen[bytes]
     started_at: float
-    faults: int = 0
+    restarts: Restarts = field(default_factory=Restarts)
     restart_at: float | None = None
     was_restarted: bool = False
 
 
 class Supervisor:
-    """Runs commands until it is told to end; a SIGHUP is passed on to each.
+    """Runs commands until it is told to end; a SIGHUP is passed on to each."""
 
-    Attributes:
-        grace_s: How long a process may take to finish what it does after SIGTERM; then it is told
-            to hand its work back (SIGQUIT), and at last killed.
-    """
-
-    def __init__(self, commands: Mapping[str, Sequence[str]], *, grace_s: float) -> None:
+    def __init__(self, commands: Mapping[str, Sequence[str]]) -> None:
         self._commands = commands
-        self._grace_s = grace_s
         self._end = Ending()
         self._hangups = Hangups()
         self._exit_code = 0
@@ -87,10 +82,7 @@ class Supervisor:
             self._exit_code = EXIT_MISCONFIGURED
             self._end.tell()
             return
-        if now - child.started_at > _HEALTHY_S:
-            child.faults = 0
-        delay_s = _BACKOFF_S[min(child.faults, len(_BACKOFF_S) - 1)]
-        child.faults += 1
+        delay_s = child.restarts.after(now - child.started_at)
         child.restart_at = now + delay_s
         _log.error("process died", process=child.name, exit_code=code, delay_s=delay_s)
 
@@ -100,7 +92,7 @@ class Supervisor:
             running = [process for process in running if process.poll() is None]
             for process in running:
                 process.send_signal(number)
-            _wait(running, until=time.monotonic() + self._grace_s)
+            _wait(running, until=time.monotonic() + _GRACE_S)
 
 
 def _pass_on(children: Sequence[_Child]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import phantom
 import pydicom
+from made import CREATED, KEY
 from pydantic import TypeAdapter
 from pydicom import Dataset
 
@@ -31,9 +31,6 @@ from dicomnode.prediction import (
     Registration,
 )
 from dicomnode.profile import Profile
-
-KEY = "0123abcd"
-CREATED = datetime(2026, 3, 4, 23, 6, 7, tzinfo=UTC)
 
 LUNG = Code(value="39607008", scheme="SCT", meaning="Lung")
 MASS = Code(value="4147007", scheme="SCT", meaning="Mass")

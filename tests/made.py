@@ -119,3 +119,13 @@ def kinds(prediction: Prediction, model: bundle.Bundle, profiles: Sequence[Profi
     """What objects there are, in order."""
     built = results.build(prediction, bundle=model, key=KEY, created=CREATED, profiles=profiles)
     return [one.kind for one in built]
+
+
+def groups(report: Dataset) -> list[Dataset]:
+    """The measurement groups of a report on TID 1500."""
+    (container,) = [
+        item
+        for item in report.ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeValue == "126010"
+    ]
+    return list(container.ContentSequence)

@@ -296,11 +296,6 @@ class Orthanc:
         """Put a file there past DICOM; the answer is Orthanc's name for the instance."""
         return str(self.request("POST", "/instances", path.read_bytes())["ID"])
 
-    def send_everything_to(self, name: str) -> None:
-        """C-STORE every study to a modality, and return when all of it was accepted."""
-        studies = self.request("GET", "/studies")
-        self.request("POST", f"/modalities/{name}/store", {"Resources": studies})
-
 
 class Postgres:
     """A PostgreSQL cluster that forgets on a power cut (no fsync): good for tests alone."""

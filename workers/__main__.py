@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from dicomnode import config, hangup, log
+from dicomnode import config, hangup, log, settings
 from dicomnode.archive.database import Database
 from dicomnode.archive.work.leases import Task
 from dicomnode.bundle import Bundle
@@ -21,12 +21,10 @@ from dicomnode.errors import Misconfigured, NodeError
 from dicomnode.network import tls
 from dicomnode.supervisor import EXIT_MISCONFIGURED, Supervisor
 from workers import app, device, trial, tune
-from workers.context import PerProcess, Worker, bundles
+from workers.context import PerProcess, Worker
 from workers.watch import Own, Watch
 
 _log = log.get(__name__)
-
-_GRACE_S = 60.0
 
 
 def command(file: Path, only: Task) -> list[str]:
@@ -50,7 +48,7 @@ def main(
     log.configure()
     if only is None:
         both = {str(task): command(file, task) for task in Task}
-        raise typer.Exit(Supervisor(both, grace_s=_GRACE_S).run())
+        raise typer.Exit(Supervisor(both).run())
     try:
         _work(file, only)
     except NodeError as error:
@@ -62,7 +60,7 @@ def main(
 
 def _work(file: Path, task: Task) -> None:
     configuration = config.load(file)
-    wanted = bundles if task is Task.PREDICT else _no_bundles
+    wanted = settings.bundles if task is Task.PREDICT else _no_bundles
     loaded = wanted(configuration)
     worker = Worker(
         configuration=configuration,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dicomnode import log
+from dicomnode import log, settings
 from dicomnode.archive.commitments import Reference
 from dicomnode.archive.disk import header
 from dicomnode.archive.work import confirmations
@@ -21,6 +21,7 @@ from dicomnode.errors import Failed, Misconfigured, NodeError, RetryLater
 from dicomnode.network.calling.request import Destination
 from dicomnode.network.commitment import call as commitment_call
 from dicomnode.network.commitment.service import Commitments
+from dicomnode.pauses import Pauses
 from workers.context import Context
 
 _log = log.get(__name__)
@@ -31,7 +32,6 @@ _FOR_GOOD = frozenset({0x0119, 0x0122})
 
 # A destination that does not answer is asked more and more seldom, but not more than this (s).
 _LONGEST_S = 3600.0
-_MAX_DOUBLINGS = 30
 # So many questions without an answer are somebody's business.
 _SEVERAL = 3
 
@@ -49,7 +49,7 @@ class Awaiting(RetryLater):
     def __init__(self, asked: Confirmation, *, heard: frozenset[str], pause_s: float) -> None:
         doubt = "" if asked.number == 1 else " Does it know this node's AE title, host and port?"
         super().__init__(
-            "awaiting-commitment",
+            confirmations.AWAITING,
             f"{asked.destination} has the results and was asked to commit itself to them, "
             f"{asked.number} times so far.{doubt}",
         )
@@ -152,8 +152,7 @@ def _require_patience_over(context: Context, history: _History, last: Confirmati
 def _pause_s(context: Context, *, unanswered: int) -> float:
     """Seconds from the last of so many questions to the next one."""
     first_s = context.configuration.deliver.commitment_s
-    pause_s = first_s * 2.0 ** min(unanswered - 1, _MAX_DOUBLINGS)
-    return min(max(first_s, _LONGEST_S), pause_s)
+    return Pauses(first_s=first_s, longest_s=max(first_s, _LONGEST_S)).after(unanswered)
 
 
 def _require_rest(context: Context, history: _History, word: Confirmation) -> None:
@@ -163,9 +162,8 @@ def _require_rest(context: Context, history: _History, word: Confirmation) -> No
         RetryLater: The pause is not over.
         Failed: It never will be.
     """
-    limits = context.configuration.deliver
     failed = sum(one.state is State.FAILED for one in history.every)
-    pause_s = min(limits.retry_max_s, limits.retry_s * 2.0 ** min(failed - 1, 30))
+    pause_s = settings.pauses(context.configuration).after(failed)
     error = _failure(word)
     if isinstance(error, Failed) or context.now() < _answered_at(word) + pause_s:
         raise error

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dicomnode import bundle
 from dicomnode.archive.auditing.recording import database_of
 from dicomnode.archive.database import Database
 from dicomnode.archive.disk.files import FileStore
@@ -70,18 +69,6 @@ class Worker:
             device=self.device,
             certificates=self.certificates,
         )
-
-
-def bundles(configuration: Configuration) -> dict[str, Bundle]:
-    """The bundles of a configuration, by the names of their models.
-
-    Raises:
-        Misconfigured: As `bundle.load`.
-    """
-    return {
-        name: bundle.load(model.bundle, manifest=model.manifest)
-        for name, model in configuration.models.items()
-    }
 
 
 # A worker that can takes another configuration up within seconds. For one that cannot somebody has

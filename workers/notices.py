@@ -24,6 +24,7 @@ from dicomnode.errors import Failed, RetryLater
 from dicomnode.job import Purpose
 from dicomnode.results import notices
 from dicomnode.results.notices import NotAnalysed, Referenced, Rejection
+from workers import kept
 from workers.context import Context
 
 
@@ -132,17 +133,9 @@ def _header(path: Path) -> Dataset:
 
 
 def _keep(context: Context, delivery: Delivery, job: Job, result: results.Result) -> ResultFile:
-    relative = f"{kept_results.folder(job.id)}/{delivery.id}"
+    data_dir = context.configuration.node.data_dir
     try:
-        (path,) = results.write([result], context.configuration.node.data_dir / relative)
-        with path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        (path,) = results.write([result], data_dir / kept_results.folder(job.id) / delivery.id)
+        return kept.of(result, path, data_dir=data_dir)
     except OSError as error:
         raise RetryLater("file-system", f"A notice cannot be kept: {error.strerror}.") from error
-    return ResultFile(
-        kind=result.kind,
-        sop_instance_uid=str(result.dataset.SOPInstanceUID),
-        series_instance_uid=str(result.dataset.SeriesInstanceUID),
-        path=f"{relative}/{path.name}",
-        digest=digest,
-    )

@@ -17,14 +17,14 @@ from dicomnode.archive.alerts.messages import Message
 from dicomnode.archive.database import Database
 from dicomnode.config import Alerts, Configuration
 from dicomnode.errors import NodeError, RetryLater
+from dicomnode.pauses import Pauses
 
 _log = log.get(__name__)
 
-FIRST_PAUSE_S = 15.0
-LONGEST_PAUSE_S = 1800.0
+# How long a channel is left alone that carries nothing.
+_PAUSES = Pauses(first_s=15.0, longest_s=1800.0)
 # Longer than any attempt takes: who has not said by then what became of it has died.
 _LEASE_S = 120.0
-_MAX_DOUBLINGS = 20
 
 
 class Sender(Protocol):
@@ -119,7 +119,7 @@ class Postman:
         )
 
     def _put_off(self, message: Message, error: NodeError) -> None:
-        pause_s = pause_after(message.attempts + 1)
+        pause_s = _PAUSES.after(message.attempts + 1)
         with self._database.write() as tx:
             messages.put_off(
                 tx,
@@ -142,8 +142,3 @@ class Postman:
         """Let the next start send what this one was just sending; it may arrive twice."""
         with self._database.write() as tx:
             messages.release(tx, message)
-
-
-def pause_after(attempts: int) -> float:
-    """How long a channel is left alone after so many attempts in vain (seconds)."""
-    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS))

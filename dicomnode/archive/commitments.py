@@ -16,9 +16,8 @@ from sqlalchemy import Connection, Row, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dicomnode.archive import journal, tables
+from dicomnode.archive.database import in_parts
 from dicomnode.archive.journal import Kind
-
-_CHUNK = 500  # a database takes only so many values in one statement
 
 
 class State(StrEnum):
@@ -234,9 +233,8 @@ def due(tx: Connection, peers: Collection[str], *, at: float) -> dict[str, list[
 def kept(tx: Connection, references: Sequence[Reference]) -> dict[str, Kept]:
     """SOP Instance UID → what is indexed under it."""
     columns = tables.instance.c
-    wanted = [one.sop_instance_uid for one in references]
     found: dict[str, Kept] = {}
-    for start in range(0, len(wanted), _CHUNK):
+    for part in in_parts(one.sop_instance_uid for one in references):
         rows = tx.execute(
             select(
                 columns.sop_instance_uid,
@@ -244,7 +242,7 @@ def kept(tx: Connection, references: Sequence[Reference]) -> dict[str, Kept]:
                 columns.sop_class_uid,
                 columns.path,
                 columns.digest,
-            ).where(columns.sop_instance_uid.in_(wanted[start : start + _CHUNK]))
+            ).where(columns.sop_instance_uid.in_(part))
         )
         for row in rows:
             found[row.sop_instance_uid] = Kept(

@@ -68,7 +68,6 @@ USER_SECURITY_ATTRIBUTES_CHANGED = _dcm("110137", "User security Attributes Chan
 
 # CID 402, Audit Active Participant Role ID Code.
 APPLICATION = _dcm("110150", "Application")
-APPLICATION_LAUNCHER = _dcm("110151", "Application Launcher")
 DESTINATION = _dcm("110152", "Destination Role ID")
 SOURCE = _dcm("110153", "Source Role ID")
 

@@ -239,6 +239,10 @@ def resource(uri: str, *, said: str) -> Subject:
     return _alerted(uri, codes.URI, message.SECURITY_RESOURCE, said)
 
 
+#: What a configuration is called in an alert: no path says anything to a collector.
+CONFIGURATION = "dicomnode:configuration"
+
+
 def file(uri: str, *, said: str) -> Subject:
     """A file that an alert is about, and the alert's description."""
     return _alerted(uri, codes.URI, message.MASTER_FILE, said)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from dicomnode.check import file
 from dicomnode.config import Problem, Tls, key_path
 from dicomnode.errors import Misconfigured
 from dicomnode.network import tls
@@ -25,11 +25,14 @@ _INVALID_PURPOSE = 26
 
 def problems(entry: Tls) -> Iterator[Problem]:
     """What is wrong with the files that [tls] names."""
-    unreadable = [_unreadable(key, file) for key, file in tls.files(entry) if not _is_there(file)]
+    unreadable = [
+        file.unreadable(one, path=key_path("tls", key), code="tls-file-missing")
+        for key, one in tls.files(entry)
+        if not file.is_readable(one)
+    ]
     yield from unreadable
     if entry.key is not None and _is_open_to_all(entry.key):
-        message = f"Every user here can read {entry.key}. Leave that to the user of the node."
-        yield _warning("key", message, "key-open-to-all")
+        yield file.open_to_all(entry.key, path=key_path("tls", "key"), code="key-open-to-all")
     # A certificate without a key, or a key without one, is told of elsewhere.
     if unreadable or (entry.certificate is None) != (entry.key is None):
         return
@@ -43,25 +46,16 @@ def problems(entry: Tls) -> Iterator[Problem]:
 
 
 def _error(key: str, message: str, code: str) -> Problem:
-    return Problem(level="error", path=key_path("tls", key), message=message, code=code)
+    return Problem.error(key_path("tls", key), message, code)
 
 
 def _warning(key: str, message: str, code: str) -> Problem:
-    return Problem(level="warning", path=key_path("tls", key), message=message, code=code)
+    return Problem.warning(key_path("tls", key), message, code)
 
 
-def _is_there(file: Path) -> bool:
-    return file.is_file() and os.access(file, os.R_OK)
-
-
-def _unreadable(key: str, file: Path) -> Problem:
-    message = f"{file} is no file that this user can read. Name one, or give the right to."
-    return _error(key, message, "tls-file-missing")
-
-
-def _is_open_to_all(file: Path) -> bool:
+def _is_open_to_all(key: Path) -> bool:
     with contextlib.suppress(OSError):
-        return bool(file.stat().st_mode & 0o004)
+        return file.is_open_to_all(key)
     return False
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dicomnode.alerting import secure, webhook
 from dicomnode.alerting.mail import Mailer
+from dicomnode.check import file
 from dicomnode.config import Alerts, Email, Problem, Webhook, key_path, secret
 from dicomnode.errors import NodeError
 
@@ -39,13 +40,13 @@ def _email(email: Email) -> Iterator[Problem]:
 
 
 def _webhook(table: Webhook) -> Iterator[Problem]:
-    for key, file in (("url_file", table.url_file), ("secret_file", table.secret_file)):
-        if file is not None:
-            yield from _secret("webhook", key, file)
+    for key, one in (("url_file", table.url_file), ("secret_file", table.secret_file)):
+        if one is not None:
+            yield from _secret("webhook", key, one)
     yield from _ca("webhook", table.ca)
     for key, read in (("url_file", webhook.address), ("secret_file", webhook.key_of)):
-        file = getattr(table, key)
-        if file is None or not _is_readable(file):
+        one = getattr(table, key)
+        if one is None or not _holds_secret(one):
             continue
         try:
             read(table)
@@ -53,34 +54,33 @@ def _webhook(table: Webhook) -> Iterator[Problem]:
             yield _error("webhook", key, error.detail, error.reason)
 
 
-def _is_readable(file: Path) -> bool:
+def _holds_secret(named: Path) -> bool:
     with contextlib.suppress(ValueError):
-        return bool(secret(file))
+        return bool(secret(named))
     return False
 
 
-def _secret(channel: str, key: str, file: Path) -> Iterator[Problem]:
+def _secret(channel: str, key: str, named: Path) -> Iterator[Problem]:
     try:
-        secret(file)
-        mode = file.stat().st_mode
+        secret(named)
+        is_open_to_all = file.is_open_to_all(named)
     except (ValueError, OSError):
-        message = f"{file} is no file with a secret that this user can read. Name one."
+        message = f"{named} is no file with a secret that this user can read. Name one."
         yield _error(channel, key, message, "secret-file-missing")
         return
-    if mode & 0o004:
-        message = f"Every user here can read {file}. Leave that to the user of the node."
+    if is_open_to_all:
         path = key_path("alerts", channel, key)
-        yield Problem(level="warning", path=path, message=message, code="secret-open-to-all")
+        yield file.open_to_all(named, path=path, code="secret-open-to-all")
 
 
-def _ca(channel: str, file: Path | None) -> Iterator[Problem]:
-    if file is None:
+def _ca(channel: str, ca: Path | None) -> Iterator[Problem]:
+    if ca is None:
         return
     try:
-        secure.context(file, key=key_path("alerts", channel, "ca"))
+        secure.context(ca, key=key_path("alerts", channel, "ca"))
     except NodeError as error:
         yield _error(channel, "ca", error.detail, error.reason)
 
 
 def _error(channel: str, key: str, message: str, code: str) -> Problem:
-    return Problem(level="error", path=key_path("alerts", channel, key), message=message, code=code)
+    return Problem.error(key_path("alerts", channel, key), message, code)

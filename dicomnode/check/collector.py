@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from dicomnode import settings
+from dicomnode.check import file
 from dicomnode.config import Audit, Problem, Tls, key_path
 from dicomnode.errors import Misconfigured
 from dicomnode.network import tls
@@ -25,24 +25,21 @@ def problems(audit: Audit, node_tls: Tls) -> Iterator[Problem]:
         "ca": audit.ca,
     }
     unreadable = [
-        _error(
-            key,
-            f"{file} is no file that this user can read. Name one, or give the right to.",
-            "tls-file-missing",
-        )
-        for key, file in named.items()
-        if file is not None and not (file.is_file() and os.access(file, os.R_OK))
+        file.unreadable(one, path=key_path("audit", key), code="tls-file-missing")
+        for key, one in named.items()
+        if one is not None and not file.is_readable(one)
     ]
     yield from unreadable
     ours = settings.collector_tls(audit, node_tls)
-    missing = [file for _, file in tls.files(ours) if not file.is_file()]
+    missing = [one for _, one in tls.files(ours) if not one.is_file()]
     if unreadable or missing or (ours.certificate is None) != (ours.key is None):
         return
     try:
         Certificates(ours)
     except Misconfigured as error:
         key = error.reason.partition("-")[0]
-        yield _error(key if named.get(key) else "host", error.detail, error.reason)
+        path = key_path("audit", key if named.get(key) else "host")
+        yield Problem.error(path, error.detail, error.reason)
 
 
 def asked(audit: Audit, node_tls: Tls) -> None:
@@ -55,7 +52,3 @@ def asked(audit: Audit, node_tls: Tls) -> None:
     collector = settings.collector(audit, node_tls)
     if collector is not None:
         collector.try_out(timeout_s=_TIMEOUT_S)
-
-
-def _error(key: str, message: str, code: str) -> Problem:
-    return Problem(level="error", path=key_path("audit", key), message=message, code=code)

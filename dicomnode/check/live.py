@@ -91,7 +91,7 @@ def _ask(question: _Question) -> Problem | None:
     try:
         ask()
     except NodeError as error:
-        return Problem(level="error", path=path, message=error.detail, code=error.reason)
+        return Problem.error(path, error.detail, error.reason)
     return None
 
 

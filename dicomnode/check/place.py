@@ -49,19 +49,11 @@ def _of_services(parts: Parts) -> Iterator[Problem]:
         yield from collector.problems(parts.audit, parts.tls)
 
 
-def _error(path: str, message: str, code: str) -> Problem:
-    return Problem(level="error", path=path, message=message, code=code)
-
-
-def _warning(path: str, message: str, code: str) -> Problem:
-    return Problem(level="warning", path=path, message=message, code=code)
-
-
 def _data_dir(folder: Path, disk: Disk | None) -> Iterator[Problem]:
     path = key_path("node", "data_dir")
     obstacle = _obstacle(folder)
     if obstacle is not None:
-        yield _error(path, obstacle, "data-dir-not-writable")
+        yield Problem.error(path, obstacle, "data-dir-not-writable")
         return
     free_gib = shutil.disk_usage(_nearest(folder)).free / _GIB
     if disk is not None and free_gib < disk.min_free_gib:
@@ -69,7 +61,7 @@ def _data_dir(folder: Path, disk: Disk | None) -> Iterator[Problem]:
             f"Only {free_gib:.1f} GiB are free for {folder}; below {disk.min_free_gib:g} "
             "(disk.min_free_gib) studies are refused. Make room, or choose another."
         )
-        yield _warning(path, message, "disk-nearly-full")
+        yield Problem.warning(path, message, "disk-nearly-full")
 
 
 def _sqlite(file: Path | None) -> Iterator[Problem]:
@@ -78,10 +70,10 @@ def _sqlite(file: Path | None) -> Iterator[Problem]:
     path = key_path("database", "url")
     obstacle = _obstacle(file.parent)
     if obstacle is not None:
-        yield _error(path, obstacle, "database-not-writable")
+        yield Problem.error(path, obstacle, "database-not-writable")
     elif file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
         message = f"{file} cannot be written. Make it a file of the node's user, or move it away."
-        yield _error(path, message, "database-not-writable")
+        yield Problem.error(path, message, "database-not-writable")
 
 
 def _nearest(folder: Path) -> Path:
@@ -102,10 +94,10 @@ def _obstacle(folder: Path) -> str | None:
 def _who_may_come(listen: Listen, *, any_peer: bool) -> Iterator[Problem]:
     if listen.accept_unknown_peers:
         message = "Anyone who reaches the port may send. List your senders below [peers] instead."
-        yield _warning(key_path("listen", "accept_unknown_peers"), message, "open-to-anyone")
+        yield Problem.warning(key_path("listen", "accept_unknown_peers"), message, "open-to-anyone")
     elif not any_peer:
         message = "No peer may associate. Add a [peers.NAME] for each sender."
-        yield _warning("peers", message, "no-peer-may-associate")
+        yield Problem.warning("peers", message, "no-peer-may-associate")
 
 
 def _bundles_and_routes(reading: Reading) -> Iterator[Problem]:
@@ -118,18 +110,20 @@ def _bundles_and_routes(reading: Reading) -> Iterator[Problem]:
             yield from _inputs(route, loaded.manifest.inputs, path=key_path("routes", at))
     if not reading.raw.get("routes"):
         message = "There is no route: what is received is kept, and no model runs. Add [[routes]]."
-        yield _warning("routes", message, "no-routes")
+        yield Problem.warning("routes", message, "no-routes")
 
 
 def _bundle(name: str, model: Model, bundles: dict[str, Bundle]) -> Iterator[Problem]:
     """The problems of one bundle; it is added to `bundles` where its manifest can be read."""
     path = key_path("models", name, "bundle")
     if not model.bundle.is_dir():
-        yield _error(path, f"{model.bundle} is no folder. Name the bundle's.", "bundle-missing")
+        yield Problem.error(
+            path, f"{model.bundle} is no folder. Name the bundle's.", "bundle-missing"
+        )
         return
     if model.manifest is not None and not model.manifest.is_file():
         message = f"{model.manifest} is no file. Name the manifest of the bundle."
-        yield _error(key_path("models", name, "manifest"), message, "manifest-missing")
+        yield Problem.error(key_path("models", name, "manifest"), message, "manifest-missing")
         return
     found: dict[str, str] = {}
     try:
@@ -143,7 +137,7 @@ def _bundle(name: str, model: Model, bundles: dict[str, Bundle]) -> Iterator[Pro
     except OSError as error:
         found["bundle-unreadable"] = f"{error.filename}: {error.strerror}."
     for reason, detail in found.items():
-        yield _error(path, detail, reason)
+        yield Problem.error(path, detail, reason)
 
 
 def _inputs(
@@ -152,14 +146,14 @@ def _inputs(
     """Whether a route, as written, feeds each input of its model."""
     if "series" in route and len(inputs) > 1:
         message = f"The model has several inputs. Write inputs.NAME for each: {', '.join(inputs)}."
-        yield _error(f"{path}.series", message, "several-inputs")
+        yield Problem.error(f"{path}.series", message, "several-inputs")
     asked = route.get("inputs")
     if not isinstance(asked, dict):
         return
     for name in asked.keys() - inputs.keys():
         message = f"The model has no such input. {did_you_mean(name, inputs)}"
-        yield _error(f"{path}.{key_path('inputs', name)}", message, "unknown-input")
+        yield Problem.error(f"{path}.{key_path('inputs', name)}", message, "unknown-input")
     missing = [name for name in inputs if name not in asked]
     if missing:
         message = f"The model also needs {', '.join(missing)}. Say which series that is."
-        yield _error(f"{path}.inputs", message, "missing-input")
+        yield Problem.error(f"{path}.inputs", message, "missing-input")

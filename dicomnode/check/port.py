@@ -14,7 +14,7 @@ def address(host: str, *, path: str) -> Iterator[Problem]:
         _bind(host, 0)
     except OSError as error:
         message = f"This machine cannot listen on {host} ({error.strerror})."
-        yield Problem(level="error", path=path, message=message, code="address-not-here")
+        yield Problem.error(path, message, "address-not-here")
 
 
 def problems(host: str, port: int, *, path: str) -> Iterator[Problem]:
@@ -26,7 +26,7 @@ def problems(host: str, port: int, *, path: str) -> Iterator[Problem]:
             f"This user may not listen on port {port}. Give the service the capability "
             "CAP_NET_BIND_SERVICE, or choose a port above 1023."
         )
-        yield Problem(level="warning", path=path, message=message, code="privileged-port")
+        yield Problem.warning(path, message, "privileged-port")
     except OSError:
         return  # it is in use, most likely by the node that is being checked
 

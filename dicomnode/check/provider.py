@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from dicomnode.check import file
 from dicomnode.config import Oidc, Problem, Web, is_loopback, key_path
 from dicomnode.oidc import Provider
 from dicomnode.oidc.provider import read_secret
@@ -35,34 +35,31 @@ def asked(oidc: Oidc, web: Web) -> None:
         Provider(oidc, public_url=web.public_url).discover()
 
 
-def _secret(file: Path) -> Iterator[Problem]:
-    key = "client_secret_file"
+def _secret(secret: Path) -> Iterator[Problem]:
+    path = key_path("oidc", "client_secret_file")
     try:
-        is_empty = not read_secret(file)
-        mode = file.stat().st_mode
+        is_empty = not read_secret(secret)
+        is_open_to_all = file.is_open_to_all(secret)
     except (OSError, UnicodeDecodeError):
-        message = f"{file} is no file that this user can read. Name one, or give the right to."
-        yield _problem(key, message, "secret-file-missing")
+        yield file.unreadable(secret, path=path, code="secret-file-missing")
         return
     if is_empty:
-        yield _problem(key, f"{file} is empty. Put the client secret there.", "secret-empty")
-    elif mode & 0o004:
-        message = f"Every user here can read {file}. Leave that to the user of the node."
-        yield Problem(
-            level="warning", path=key_path("oidc", key), message=message, code="secret-open-to-all"
-        )
+        message = f"{secret} is empty. Put the client secret there."
+        yield Problem.error(path, message, "secret-empty")
+    elif is_open_to_all:
+        yield file.open_to_all(secret, path=path, code="secret-open-to-all")
 
 
-def _ca(file: Path) -> Iterator[Problem]:
-    if not (file.is_file() and os.access(file, os.R_OK)):
-        message = f"{file} is no file that this user can read. Name one, or give the right to."
-        yield _problem("ca", message, "tls-file-missing")
+def _ca(ca: Path) -> Iterator[Problem]:
+    path = key_path("oidc", "ca")
+    if not file.is_readable(ca):
+        yield file.unreadable(ca, path=path, code="tls-file-missing")
         return
     try:
-        ssl.create_default_context(cafile=file)
+        ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError):
-        message = f"{file} holds no certificates. It is PEM, of who signs the provider's."
-        yield _problem("ca", message, "tls-faulty")
+        message = f"{ca} holds no certificates. It is PEM, of who signs the provider's."
+        yield Problem.error(path, message, "tls-faulty")
 
 
 def _in_the_clear(public_url: str) -> Iterator[Problem]:
@@ -72,13 +69,4 @@ def _in_the_clear(public_url: str) -> Iterator[Problem]:
             "Whoever signs in comes back over the network in the clear, and many providers refuse "
             "that. Write https://, and give web.certificate and web.key or a proxy that has them."
         )
-        yield Problem(
-            level="warning",
-            path=key_path("web", "public_url"),
-            message=message,
-            code="page-in-the-clear",
-        )
-
-
-def _problem(key: str, message: str, code: str) -> Problem:
-    return Problem(level="error", path=key_path("oidc", key), message=message, code=code)
+        yield Problem.warning(key_path("web", "public_url"), message, "page-in-the-clear")

@@ -11,8 +11,8 @@ from dicomnode.config.keyword import PSEUDO_KEYWORDS
 from dicomnode.config.oidc import Oidc
 from dicomnode.config.peer import Address, Endpoint, Peer, Results
 from dicomnode.config.problem import Problem, did_you_mean, key_path
+from dicomnode.config.raw import tables
 from dicomnode.config.reading import ConfigurationError, Parts, Reading, load, read
-from dicomnode.config.sense import tables
 from dicomnode.config.starter import FILE_NAME, starter, write_starter
 from dicomnode.config.tree import (
     Complete,

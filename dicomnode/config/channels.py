@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from dicomnode.config.problem import Problem, key_path
+from dicomnode.config.raw import Tables, table
 from dicomnode.config.url import is_loopback
-
-Tables = Mapping[str, Any]
 
 
 def problems(raw: Tables) -> Iterator[Problem]:
     """Every fault of sense in [alerts] as it is written."""
-    alerts = _table(raw, "alerts")
-    yield from _email(_table(alerts, "email"))
+    alerts = table(raw, "alerts")
+    yield from _email(table(alerts, "email"))
     if isinstance(alerts.get("webhook"), dict):
         yield from _webhook(alerts["webhook"])
 
@@ -57,18 +56,13 @@ def _is_here(host: Any) -> bool:
     return isinstance(host, str) and is_loopback(host)
 
 
-def _table(raw: Tables, name: str) -> Tables:
-    table = raw.get(name)
-    return table if isinstance(table, dict) else {}
-
-
 def _path(channel: str, key: str) -> str:
     return key_path("alerts", channel, *([key] if key else []))
 
 
 def _error(channel: str, key: str, message: str, code: str) -> Problem:
-    return Problem(level="error", path=_path(channel, key), message=message, code=code)
+    return Problem.error(_path(channel, key), message, code)
 
 
 def _warning(channel: str, key: str, message: str, code: str) -> Problem:
-    return Problem(level="warning", path=_path(channel, key), message=message, code=code)
+    return Problem.warning(_path(channel, key), message, code)

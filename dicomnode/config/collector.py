@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator
 
 from dicomnode.config import url
 from dicomnode.config.problem import Problem, key_path
-
-Tables = Mapping[str, Any]
+from dicomnode.config.raw import Tables, table
 
 # What means nothing without a collector.
 _OF_A_COLLECTOR = (
@@ -19,20 +17,20 @@ _BESIDE = {"key": "certificate", "certificate": "key", "key_password_file": "key
 
 def problems(raw: Tables) -> Iterator[Problem]:
     """Every fault of sense in [audit] as it is written."""
-    audit = _table(raw, "audit")
+    audit = table(raw, "audit")
     if "host" not in audit:
         for key in (key for key in _OF_A_COLLECTOR if key in audit):
             message = "Needs audit.host beside it: without it no audit messages are made."
-            yield _problem("error", key, message, "audit-without-host")
+            yield _error(key, message, "audit-without-host")
         return
     for key, other in _BESIDE.items():
         if key in audit and other not in audit:
             message = f"Needs {key_path('audit', other)} beside it."
-            yield _problem("error", key, message, "tls-incomplete")
-    has_ca = "ca" in audit or "ca" in _table(raw, "tls")
+            yield _error(key, message, "tls-incomplete")
+    has_ca = "ca" in audit or "ca" in table(raw, "tls")
     if audit.get("tls_name") == "" and not has_ca:
         message = "Any certificate would do, also a stranger's. Give audit.ca, or a name."
-        yield _problem("error", "tls_name", message, "any-certificate")
+        yield _error("tls_name", message, "any-certificate")
     yield from _in_the_clear(audit)
 
 
@@ -45,13 +43,8 @@ def _in_the_clear(audit: Tables) -> Iterator[Problem]:
         f"Patients' names and numbers cross the network in the clear{lossy}. "
         'Write transport = "tls", or send to a relay on this machine.'
     )
-    yield _problem("warning", "transport", message, "audit-in-the-clear")
+    yield Problem.warning(key_path("audit", "transport"), message, "audit-in-the-clear")
 
 
-def _table(raw: Tables, section: str) -> Tables:
-    table = raw.get(section)
-    return table if isinstance(table, dict) else {}
-
-
-def _problem(level: Literal["error", "warning"], key: str, message: str, code: str) -> Problem:
-    return Problem(level=level, path=key_path("audit", key), message=message, code=code)
+def _error(key: str, message: str, code: str) -> Problem:
+    return Problem.error(key_path("audit", key), message, code)

@@ -53,13 +53,13 @@ def wrong_type(value: Any, *, expected: str, path: str) -> Problem:
     """The problem of a value that is not what stands at `path`."""
     found = _NAMES.get(type(value), f"a {type(value).__name__}")
     message = f"Expects {expected}, not {found}."
-    return Problem(level="error", path=path, message=message, code="wrong-type")
+    return Problem.error(path, message, "wrong-type")
 
 
 def unknown_key(key: str, known: Mapping[str, Any], *, path: str) -> Problem:
     """The problem of a key that means nothing where it stands."""
     message = f"There is no such key. {did_you_mean(key, known)}"
-    return Problem(level="error", path=path, message=message, code="unknown-key")
+    return Problem.error(path, message, "unknown-key")
 
 
 def _is_unknown(fault: ErrorDetails) -> bool:
@@ -83,10 +83,8 @@ def _problem(
     if kind in _EXPECTED:
         return wrong_type(fault["input"], expected=_EXPECTED[kind], path=path)
     if kind == "missing":
-        return Problem(
-            level="error", path=path, message="This key is required.", code="missing-key"
-        )
-    return Problem(level="error", path=path, message=_message(fault), code="invalid-value")
+        return Problem.error(path, "This key is required.", "missing-key")
+    return Problem.error(path, _message(fault), "invalid-value")
 
 
 def _message(fault: ErrorDetails) -> str:

@@ -43,9 +43,7 @@ def apply(file: Mapping[str, Any], environ: Mapping[str, str]) -> Overridden:
         try:
             keys = _keys(variable, raw)
         except ValueError as error:
-            problems.append(
-                Problem(level="error", path=variable, message=str(error), code="misspelt-override")
-            )
+            problems.append(Problem.error(variable, str(error), "misspelt-override"))
             continue
         if keys and _set(raw, keys, _value(environ[variable])):
             variables[key_path(*keys)] = variable

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
@@ -28,6 +28,16 @@ class Problem:
     path: str
     message: str
     code: str
+
+    @classmethod
+    def error(cls, path: str, message: str, code: str) -> Self:
+        """What keeps everything from running."""
+        return cls(level="error", path=path, message=message, code=code)
+
+    @classmethod
+    def warning(cls, path: str, message: str, code: str) -> Self:
+        """What is to be thought about."""
+        return cls(level="warning", path=path, message=message, code=code)
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message

@@ -136,12 +136,12 @@ def _unreadable(
 ) -> Problem:
     if isinstance(error, OSError):
         message = f"{path}: {error.strerror}. `dicomnode init` writes a file to start from."
-        return Problem(level="error", path="", message=message, code="unreadable-file")
+        return Problem.error("", message, "unreadable-file")
     if isinstance(error, UnicodeDecodeError):
         message = f"{path}: Byte {error.start} is not UTF-8. Save the file as UTF-8 text."
     else:
         message = f"{path}: This is not TOML: {error}."  # the error names line and column
-    return Problem(level="error", path="", message=message, code="syntax")
+    return Problem.error("", message, "syntax")
 
 
 def _with_origin(problems: list[Problem], variables: Mapping[str, str]) -> list[Problem]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from dicomnode import profile
 from dicomnode.config import channels, collector, sign_in, tree, url
 from dicomnode.config.problem import Problem, did_you_mean, key_path
-
-Tables = Mapping[str, Any]
+from dicomnode.config.raw import Tables, table, tables
 
 _MAX_NAME_LENGTH = 64  # as long as the columns that keep it
 
@@ -40,28 +39,8 @@ def problems(raw: Tables) -> list[Problem]:
     ]
 
 
-def _error(path: str, message: str, code: str) -> Problem:
-    return Problem(level="error", path=path, message=message, code=code)
-
-
-def tables(raw: Tables, section: str) -> Iterator[tuple[Any, Tables]]:
-    """Name or number, and table as written, of each member of a section that is a table."""
-    members = raw.get(section)
-    if isinstance(members, dict):
-        pairs: Iterator[tuple[Any, Any]] = iter(members.items())
-    else:
-        pairs = enumerate(members if isinstance(members, list) else ())
-    return ((key, table) for key, table in pairs if isinstance(table, dict))
-
-
 def _names(raw: Tables, section: str) -> list[str]:
-    members = raw.get(section)
-    return list(members) if isinstance(members, dict) else []
-
-
-def _section(raw: Tables, section: str) -> Tables:
-    table = raw.get(section)
-    return table if isinstance(table, dict) else {}
+    return list(table(raw, section))
 
 
 def _names_that_are_none(raw: Tables) -> Iterator[Problem]:
@@ -69,24 +48,22 @@ def _names_that_are_none(raw: Tables) -> Iterator[Problem]:
         for name in _names(raw, section):
             if not 0 < len(name) <= _MAX_NAME_LENGTH:
                 message = f"A name has 1 to {_MAX_NAME_LENGTH} characters. Give another one."
-                yield _error(key_path(section, name), message, "bad-name")
+                yield Problem.error(key_path(section, name), message, "bad-name")
 
 
 def _written_passwords(raw: Tables) -> Iterator[Problem]:
     for section, key in (("database", "url"), ("queue", "broker")):
-        text = _section(raw, section).get(key)
+        text = table(raw, section).get(key)
         if isinstance(text, str) and url.holds_password(text):
-            yield Problem(
-                level="warning",
-                path=key_path(section, key),
-                message="A password is written here. Put it in a file of its own and name that "
-                f"in {section}.password_file.",
-                code="password-in-url",
+            message = (
+                "A password is written here. Put it in a file of its own and name that "
+                f"in {section}.password_file."
             )
+            yield Problem.warning(key_path(section, key), message, "password-in-url")
 
 
 def _tls(raw: Tables) -> Iterator[Problem]:
-    tls = _section(raw, "tls")
+    tls = table(raw, "tls")
     needs = {"key": ["certificate"], "certificate": ["key"], "key_password_file": ["key"]}
     if "port" in tls:
         # What is required of who calls is so unless the file says otherwise.
@@ -96,28 +73,28 @@ def _tls(raw: Tables) -> Iterator[Problem]:
         missing = [key_path("tls", other) for other in others if other not in tls]
         if key in tls and missing:
             message = f"Needs {' and '.join(missing)} beside it."
-            yield _error(key_path("tls", key), message, "tls-incomplete")
+            yield Problem.error(key_path("tls", key), message, "tls-incomplete")
     if tls.get("port") and tls["port"] == _value(raw, "listen", "port"):
         message = "listen.port is the same. Secure associations have a port of their own."
-        yield _error(key_path("tls", "port"), message, "one-port-for-two")
+        yield Problem.error(key_path("tls", "port"), message, "one-port-for-two")
 
 
 def _web(raw: Tables) -> Iterator[Problem]:
-    web = _section(raw, "web")
+    web = table(raw, "web")
     for key, other in (("key", "certificate"), ("certificate", "key")):
         if key in web and other not in web:
             message = f"Needs {key_path('web', other)} beside it."
-            yield _error(key_path("web", key), message, "tls-incomplete")
+            yield Problem.error(key_path("web", key), message, "tls-incomplete")
     taken = {"listen.port": _value(raw, "listen", "port"), "tls.port": _value(raw, "tls", "port")}
     for where, port in taken.items():
         if web.get("port") and web["port"] == port:
             message = f"{where} is the same. The page has a port of its own."
-            yield _error(key_path("web", "port"), message, "one-port-for-two")
+            yield Problem.error(key_path("web", "port"), message, "one-port-for-two")
 
 
 def _value(raw: Tables, section: str, key: str) -> Any:
     """The value of a key, or the one that it has when it is left out."""
-    return _section(raw, section).get(key, tree.SECTIONS[section].model_fields[key].default)
+    return table(raw, section).get(key, tree.SECTIONS[section].model_fields[key].default)
 
 
 def _disk(raw: Tables) -> Iterator[Problem]:
@@ -126,16 +103,16 @@ def _disk(raw: Tables) -> Iterator[Problem]:
     if not {type(floor), type(least)} <= {int, float} or floor == least == 0:  # 0: no limit
         return
     if floor >= least:
-        written = "floor_gib" if "floor_gib" in _section(raw, "disk") else "min_free_gib"
+        written = "floor_gib" if "floor_gib" in table(raw, "disk") else "min_free_gib"
         message = (
             f"disk.floor_gib ({floor}) must be less than disk.min_free_gib ({least}): new studies "
             "are refused first, so that those that have begun can end."
         )
-        yield _error(key_path("disk", written), message, "floor-not-below")
+        yield Problem.error(key_path("disk", written), message, "floor-not-below")
 
 
 def _removed_unconfirmed(raw: Tables) -> Iterator[Problem]:
-    if "keep_delivered_days" not in _section(raw, "disk"):
+    if "keep_delivered_days" not in table(raw, "disk"):
         return
     for name, peer in tables(raw, "peers"):
         if peer.get("confirm") == "none":
@@ -144,7 +121,7 @@ def _removed_unconfirmed(raw: Tables) -> Iterator[Problem]:
                 ' here. Write "find" or "commitment".'
             )
             path = key_path("peers", name, "confirm")
-            yield Problem(level="warning", path=path, message=message, code="removed-unconfirmed")
+            yield Problem.warning(path, message, "removed-unconfirmed")
 
 
 def _peers_that_are_one(raw: Tables) -> Iterator[Problem]:
@@ -156,7 +133,7 @@ def _peers_that_are_one(raw: Tables) -> Iterator[Problem]:
         }
         for first in sorted(owners - {name}):
             message = f'Has an AE title and a host of the peer "{first}". Keep them in one place.'
-            yield _error(key_path("peers", name), message, "duplicate-peer")
+            yield Problem.error(key_path("peers", name), message, "duplicate-peer")
 
 
 def _origins(peer: Tables) -> Iterator[tuple[str, str]]:
@@ -182,18 +159,18 @@ def _texts(value: Any) -> list[str]:
 
 def _peer(raw: Tables, name: str, peer: Tables) -> Iterator[Problem]:
     for service in ("query", "commitment"):
-        table = peer.get(service)
-        if isinstance(table, dict) and "port" not in table and "port" not in peer:
+        endpoint = peer.get(service)
+        if isinstance(endpoint, dict) and "port" not in endpoint and "port" not in peer:
             message = "Has no port to be reached at. Give one here, or to the peer."
-            yield _error(key_path("peers", name, service), message, "endpoint-without-port")
+            yield Problem.error(key_path("peers", name, service), message, "endpoint-without-port")
     asks = peer.get("confirm") == "commitment"
     if asks and "port" not in peer and "commitment" not in peer:
         message = f"Commitment cannot be asked for: give {key_path('peers', name, 'port')}."
-        yield _error(key_path("peers", name, "confirm"), message, "commitment-without-port")
+        yield Problem.error(key_path("peers", name, "confirm"), message, "commitment-without-port")
     yield from _nothing_sent(name, peer)
-    if peer.get("tls") is True and peer.get("tls_name") == "" and "ca" not in _section(raw, "tls"):
+    if peer.get("tls") is True and peer.get("tls_name") == "" and "ca" not in table(raw, "tls"):
         message = "Any certificate would do, also a stranger's. Give tls.ca, or a name to look for."
-        yield _error(key_path("peers", name, "tls_name"), message, "any-certificate")
+        yield Problem.error(key_path("peers", name, "tls_name"), message, "any-certificate")
 
 
 def _nothing_sent(name: str, peer: Tables) -> Iterator[Problem]:
@@ -205,7 +182,7 @@ def _nothing_sent(name: str, peer: Tables) -> Iterator[Problem]:
     chosen = named.model_dump() | results
     if chosen["segmentation"] == "none" and not any(chosen[key] is True for key in profile.SENT):
         message = "Nothing of an answer would be sent. Leave at least the report or the capture."
-        yield _error(key_path("peers", name, "results"), message, "nothing-sent")
+        yield Problem.error(key_path("peers", name, "results"), message, "nothing-sent")
 
 
 def _routes_of_one_name(routes: list[tuple[Any, Tables]]) -> Iterator[Problem]:
@@ -216,7 +193,7 @@ def _routes_of_one_name(routes: list[tuple[Any, Tables]]) -> Iterator[Problem]:
     for first, *others in by_name.values():
         for at in others:
             message = f"routes[{first}] has this name. The journal names a rule by it alone."
-            yield _error(key_path("routes", at, "name"), message, "duplicate-route")
+            yield Problem.error(key_path("routes", at, "name"), message, "duplicate-route")
 
 
 def _route(raw: Tables, *, at: int, route: Tables) -> Iterator[Problem]:
@@ -224,7 +201,7 @@ def _route(raw: Tables, *, at: int, route: Tables) -> Iterator[Problem]:
     model, known = route.get("model"), _names(raw, "models")
     if isinstance(model, str) and model not in known:
         message = f'There is no model "{model}" below [models]. {did_you_mean(model, known)}'
-        yield _error(key_path("routes", at, "model"), message, "unknown-model")
+        yield Problem.error(key_path("routes", at, "model"), message, "unknown-model")
     send_to = route.get("send_to")
     names = send_to if isinstance(send_to, list) else []
     for position, name in enumerate(names):
@@ -237,19 +214,19 @@ def _series_or_inputs(route: Tables, *, path: str) -> Iterator[Problem]:
     if ("series" in route) == ("inputs" in route):
         found = "both" if "series" in route else "neither"
         message = f"Expects either series or inputs; {found} is given."
-        yield _error(path, message, "series-or-inputs")
+        yield Problem.error(path, message, "series-or-inputs")
 
 
 def _destination(raw: Tables, name: str, *, path: str, again: bool) -> Iterator[Problem]:
     known = _names(raw, "peers")
     if name not in known:
         message = f'There is no peer "{name}" below [peers]. {did_you_mean(name, known)}'
-        yield _error(path, message, "unknown-peer")
+        yield Problem.error(path, message, "unknown-peer")
         return
     peer = raw["peers"][name]
     if isinstance(peer, dict) and "port" not in peer:
         message = f'Results cannot be sent to "{name}": give {key_path("peers", name, "port")}.'
-        yield _error(path, message, "destination-without-port")
+        yield Problem.error(path, message, "destination-without-port")
     if again:
         message = f'"{name}" is listed twice. Results are sent there once.'
-        yield _error(path, message, "duplicate-destination")
+        yield Problem.error(path, message, "duplicate-destination")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from dicomnode.config.problem import Problem, key_path
-
-Tables = Mapping[str, Any]
+from dicomnode.config.raw import Tables, table
 
 # What means nothing without a provider.
 _OF_A_PROVIDER = ("client_id", "client_secret_file", "ca", "roles")
@@ -16,25 +14,16 @@ _NEEDED = (("oidc", "client_id"), ("oidc", "roles"), ("web", "port"), ("web", "p
 
 def problems(raw: Tables) -> Iterator[Problem]:
     """Every fault of sense in [oidc] as it is written."""
-    oidc = _table(raw, "oidc")
+    oidc = table(raw, "oidc")
     if "issuer" not in oidc:
         for key in (key for key in _OF_A_PROVIDER if key in oidc):
             message = "Needs oidc.issuer beside it."
-            yield _error(key_path("oidc", key), message, "oidc-incomplete")
+            yield Problem.error(key_path("oidc", key), message, "oidc-incomplete")
         return
-    missing = [key_path(*keys) for keys in _NEEDED if keys[1] not in _table(raw, keys[0])]
+    missing = [key_path(*keys) for keys in _NEEDED if keys[1] not in table(raw, keys[0])]
     if missing:
         message = f"Needs {' and '.join(missing)} beside it."
-        yield _error(key_path("oidc", "issuer"), message, "oidc-incomplete")
+        yield Problem.error(key_path("oidc", "issuer"), message, "oidc-incomplete")
     if oidc.get("roles") == {}:
         message = 'Nobody would be let in. Write group = "viewer", for instance.'
-        yield _error(key_path("oidc", "roles"), message, "no-role-for-anybody")
-
-
-def _table(raw: Tables, section: str) -> Tables:
-    table = raw.get(section)
-    return table if isinstance(table, dict) else {}
-
-
-def _error(path: str, message: str, code: str) -> Problem:
-    return Problem(level="error", path=path, message=message, code=code)
+        yield Problem.error(key_path("oidc", "roles"), message, "no-role-for-anybody")

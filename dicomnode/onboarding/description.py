@@ -84,14 +84,9 @@ class Description:
         many = found if isinstance(found, list | tuple) else [found]
         return [one for one in map(self.value, many) if isinstance(one, str)]
 
-    def components(self, under: str = "") -> list[Component]:
-        """What is built, in the order of the file; what is switched off is left out.
-
-        Args:
-            under: Only below this id.
-        """
-        content = self._at(under) if under else self.config
-        return [one for one in _components(content, under) if not self._is_off(one)]
+    def components(self) -> list[Component]:
+        """What is built, in the order of the file; what is switched off is left out."""
+        return [one for one in _components(self.config, "") if not self._is_off(one)]
 
     def chain(self, under: str) -> list[Component]:
         """The transforms of one composition, in their order, wherever they are written down."""

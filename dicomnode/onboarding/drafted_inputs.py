@@ -44,7 +44,6 @@ _SOP_CLASSES = {
 _ALIKE = {"DX": ("CR", "DX"), "CR": ("CR", "DX")}
 _SINGLE_FIELD_OF_A_SLIDE = ("VLSlideCoordinatesMicroscopicImageStorage",)
 _UNKNOWN_MODALITY = "OT"
-_OPTICAL = {"ES", "SM", "OP", "XC"}
 # What JPEG and PNG files hold of these is what a viewer shows.
 _SHOWN = {"MG", "DX", "CR", "XA", "US", "OT"}
 

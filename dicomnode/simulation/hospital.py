@@ -17,8 +17,6 @@ from dicomnode.errors import Misconfigured
 Rate = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0)]
 
-_HOURS_OF_A_DAY = 24
-
 
 class Kind(StrEnum):
     """What a station makes, and how it comes."""

@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from dicomnode import log
+from dicomnode import inquiry, log
 from dicomnode.archive import tables
 from dicomnode.archive.access import audit, deeds
 from dicomnode.archive.access.action import Action, Result
@@ -130,6 +130,16 @@ def test_what_an_operator_does_with_a_job_is_told(web: Pages) -> None:
     told_of = events(web.database)[before:]
     assert len(told_of) == 1
     assert told_of[0].startswith("Procedure Record (Retry) U")
+
+
+def test_what_is_retried_on_the_command_line_is_told(tmp_path: Path) -> None:
+    with paged.pages(tmp_path, web='[audit]\nhost = "collector"') as made:
+        sample(made.database, made.here.data_dir)
+        inquiry.retry(made.here.configuration, FIRST, person="root", now=made.clock())
+        (event,) = events(made.database)
+        (body,) = bodies(made.database)
+    assert event.startswith("Procedure Record (Retry) U")
+    assert audit_schema.parsed(body).find("ActiveParticipant").get("UserName") == "root"
 
 
 def test_what_somebody_may_not_do_is_an_alert(web: Pages) -> None:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import examples
 import numpy as np
 import phantom
 import pictures
-import pydicom
 import pytest
-from made import Fault, sets
+from made import Fault, Made, make, sets
 from pydicom import Dataset
 
 from dicomnode import bundle, results, volume
 from dicomnode.bundle import Bundle
-from dicomnode.errors import ResultMismatch
 from dicomnode.prediction import Box, Boxes, LabelMap, Prediction, ProbabilityMap
 from dicomnode.profile import Profile
 from dicomnode.results import plan
 
-KEY = "0123abcd"
-CREATED = datetime(2026, 3, 4, 23, 6, 7, tzinfo=UTC)
 CAPTURE = Profile(
     segmentation="none", maps=False, images=False, registrations=False, regions=False, report=False
 )
@@ -30,23 +27,17 @@ CODE = {"value": "39607008", "scheme": "SCT", "meaning": "Lung"}
 NODULE = {"label": 1, "name": "Nodule", "category": CODE, "type": CODE, "color": "#ff8800"}
 
 
-def make(prediction: Prediction, model: Bundle, folder: Path) -> Path:
-    built = results.build(prediction, bundle=model, key=KEY, created=CREATED, profiles=[CAPTURE])
-    (path,) = results.write(built, folder)
-    check(path, prediction, model)
-    return path
+def captured(prediction: Prediction, folder: Path, model: Bundle | None = None) -> Made:
+    return make(folder, prediction, model or phantom.a_bundle(), profile=CAPTURE)
 
 
-def check(path: Path, prediction: Prediction, model: Bundle) -> None:
-    results.check([path], prediction=prediction, bundle=model, key=KEY, profiles=[CAPTURE])
+def capture_of(prediction: Prediction, folder: Path, model: Bundle | None = None) -> Dataset:
+    (capture,) = captured(prediction, folder, model).datasets
+    return capture
 
 
 def of_phantom(folder: Path, **scan: Any) -> Prediction:
-    written = phantom.write_series(folder, **scan)
-    return Prediction(
-        subject=volume.load(written.files),
-        answers=(LabelMap(output="bodies", array=written.labels),),
-    )
+    return examples.bodies(folder, **scan).prediction
 
 
 def an_input(**about: Any) -> bundle.Input:
@@ -75,7 +66,7 @@ def of_images(folder: Path, *stated: str) -> tuple[Prediction, Bundle]:
 @pytest.mark.parametrize("enhanced", [False, True])
 def test_its_pixels_are_the_picture(tmp_path: Path, enhanced: bool) -> None:
     prediction = of_phantom(tmp_path / "images", enhanced=enhanced)
-    capture = pydicom.dcmread(make(prediction, phantom.a_bundle(), tmp_path / "results"))
+    capture = capture_of(prediction, tmp_path / "results")
     picture = results.picture(prediction, bundle=phantom.a_bundle())
     assert picture is not None
     np.testing.assert_array_equal(capture.pixel_array, np.asarray(picture))
@@ -86,7 +77,7 @@ def test_its_pixels_are_the_picture(tmp_path: Path, enhanced: bool) -> None:
 
 def test_it_says_what_it_is_and_whose(tmp_path: Path) -> None:
     prediction = of_phantom(tmp_path / "images")
-    capture = pydicom.dcmread(make(prediction, phantom.a_bundle(), tmp_path / "results"))
+    capture = capture_of(prediction, tmp_path / "results")
     assert capture.SeriesDescription == "AI Phantom bodies v1.2.3 summary (RESEARCH)"
     assert capture.SeriesNumber == 9003
     assert capture.PatientName == prediction.volume.header.PatientName
@@ -105,7 +96,7 @@ def test_it_says_what_it_is_and_whose(tmp_path: Path) -> None:
 
 def test_nobody_can_take_it_for_an_image_that_has_a_scale_or_a_place(tmp_path: Path) -> None:
     prediction = of_phantom(tmp_path / "images")
-    capture = pydicom.dcmread(make(prediction, phantom.a_bundle(), tmp_path / "results"))
+    capture = capture_of(prediction, tmp_path / "results")
     for keyword in ("PixelSpacing", "FrameOfReferenceUID", "ImagePositionPatient", "WindowCenter"):
         assert keyword not in capture
 
@@ -128,7 +119,7 @@ def test_it_names_every_instance_that_was_shown_once(tmp_path: Path, enhanced: b
     subject = of_phantom(tmp_path / "images", enhanced=enhanced)
     other = volume.load(phantom.write_series(tmp_path / "flair", key="flair").files)
     prediction = Prediction(subject=subject.subject, answers=subject.answers, also_shown=(other,))
-    capture = pydicom.dcmread(make(prediction, phantom.a_bundle(), tmp_path / "results"))
+    capture = capture_of(prediction, tmp_path / "results")
     named = [item.ReferencedSOPInstanceUID for item in capture.SourceImageSequence]
     shown = dict.fromkeys(s.sop_instance_uid for one in prediction.shown for s in one.sources)
     assert named == list(shown)
@@ -136,11 +127,8 @@ def test_it_names_every_instance_that_was_shown_once(tmp_path: Path, enhanced: b
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    prediction = of_phantom(tmp_path / "images", orientation="oblique")
-    once, again = (
-        make(prediction, phantom.a_bundle(), tmp_path / name).read_bytes() for name in "ab"
-    )
-    assert once == again
+    made = captured(of_phantom(tmp_path / "images", orientation="oblique"), tmp_path / "results")
+    assert [path.read_bytes() for path in made.files] == made.again()
 
 
 @pytest.mark.parametrize(
@@ -157,20 +145,20 @@ def test_whether_a_name_is_burned_in_is_what_the_images_say(
     tmp_path: Path, stated: tuple[str, ...], expected: str | None
 ) -> None:
     prediction, model = of_images(tmp_path / "images", *stated)
-    capture = pydicom.dcmread(make(prediction, model, tmp_path / "results"))
+    capture = capture_of(prediction, tmp_path / "results", model)
     assert capture.get("BurnedInAnnotation") == expected
 
 
 def test_the_drawing_of_a_volume_names_nobody(tmp_path: Path) -> None:
     prediction = of_phantom(tmp_path / "images")
-    capture = pydicom.dcmread(make(prediction, phantom.a_bundle(), tmp_path / "results"))
+    capture = capture_of(prediction, tmp_path / "results")
     assert capture.BurnedInAnnotation == "NO"
 
 
 def test_what_was_lost_once_stays_lost(tmp_path: Path) -> None:
     lossy = {"LossyImageCompression": "01", "LossyImageCompressionRatio": 9}
     prediction = of_phantom(tmp_path / "images", attributes=lossy)
-    capture = pydicom.dcmread(make(prediction, phantom.a_bundle(), tmp_path / "results"))
+    capture = capture_of(prediction, tmp_path / "results")
     assert capture.LossyImageCompression == "01"
     assert capture.LossyImageCompressionRatio == 9
 
@@ -242,31 +230,20 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prediction, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("made")
-    prediction = of_phantom(folder / "images")
-    return prediction, make(prediction, phantom.a_bundle(), folder / "results")
+    return captured(of_phantom(folder / "images"), folder / "results")
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_no_fault_passes_the_check(
-    made: tuple[Prediction, Path], tmp_path: Path, case: str
-) -> None:
-    prediction, path = made
-    spoil, reason = FAULTS[case]
-    dataset = pydicom.dcmread(path)
-    spoil(dataset)
-    dataset.save_as(tmp_path / "spoilt.dcm")
-    with pytest.raises(ResultMismatch) as caught:
-        check(tmp_path / "spoilt.dcm", prediction, phantom.a_bundle())
-    assert caught.value.reason == reason
+def test_no_fault_passes_the_check(made: Made, tmp_path: Path, case: str) -> None:
+    fault, reason = FAULTS[case]
+    assert made.spoilt(tmp_path, fault).reason() == reason
 
 
-def test_the_picture_of_another_answer_does_not_pass(made: tuple[Prediction, Path]) -> None:
-    prediction, path = made
-    (answer,) = prediction.answers
+def test_the_picture_of_another_answer_does_not_pass(made: Made) -> None:
+    (answer,) = made.prediction.answers
     assert isinstance(answer, LabelMap)
     moved = LabelMap(output="bodies", array=np.roll(answer.array, 1, axis=1))
-    other = Prediction(subject=prediction.subject, answers=(moved,))
-    with pytest.raises(ResultMismatch, match="picture-differs"):
-        check(path, other, phantom.a_bundle())
+    other = Prediction(subject=made.prediction.subject, answers=(moved,))
+    assert replace(made, prediction=other).reason() == "picture-differs"

@@ -26,7 +26,6 @@ ROOT = PROJECT / "models" / "hippocampus_mr_segmentation"
 DATA = PROJECT.parent / "shared" / "data"
 
 ANTERIOR, POSTERIOR = 1, 2
-POSTERIOR_WARDS = 1  # the rows of an axial image grow to the back of the patient
 
 
 @pytest.fixture(scope="module")

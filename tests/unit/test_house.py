@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import dicomnode
 from dicomnode import config, errors, log
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,8 @@ MACHINE_PATHS = re.compile(r"(?<![\w.~-])/(?:work|tmp|root|home/[a-z]+)/[\w.]")
 
 _LOG_METHODS = {"debug", "info", "warning", "error", "critical", "exception", "bind"}
 _LOGGERS = {"log", "_log"}
+# What structlog and the processors of `log` put into a line by themselves.
+_OF_EVERY_LINE = {"event", "level", "timestamp", "module", "exc_info", "exception"}
 
 
 def _tracked() -> list[Path]:
@@ -199,6 +202,18 @@ def test_only_agreed_keys_are_logged() -> None:
     assert forbidden == []
 
 
+def test_no_key_is_agreed_on_that_nothing_logs() -> None:
+    """Each key on the list is one more under which a patient could be named."""
+    logged = {
+        keyword.arg
+        for path in MODULES
+        for call in _calls(path)
+        if _is_log_call(call)
+        for keyword in call.keywords
+    }
+    assert log.ALLOWED_KEYS - logged == _OF_EVERY_LINE
+
+
 def test_what_is_logged_is_an_event_that_never_varies() -> None:
     """Facts go into keys: an event that is put together could carry a patient's name."""
     varying = [
@@ -262,6 +277,43 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+PACKAGES = [path for path in MODULES if path.name == "__init__.py"]
+STEMS = {name for path in MODULES for name in (path.stem, path.parent.name)}
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=_names)
+def test_a_package_speaks_of_modules_that_are_there(path: Path) -> None:
+    tree = _tree(path)
+    own = {
+        name.asname or name.name
+        for imported in ast.walk(tree)
+        if isinstance(imported, ast.ImportFrom)
+        for name in imported.names
+    }
+    spoken = re.findall(r"`([a-z_]+)`", ast.get_docstring(tree) or "")
+    assert [name for name in spoken if name not in STEMS | own] == []
+
+
+def test_the_map_of_the_node_names_all_that_is_at_its_top() -> None:
+    parts = [path.relative_to(ROOT).parts[:2] for path in MODULES]
+    top = {part[1].removesuffix(".py") for part in parts if part[0] == "dicomnode"}
+    named = re.findall(r"`(\w+)`", dicomnode.__doc__ or "")
+    assert top - {"__init__", "__main__"} - set(named) == set()
+
+
+def test_every_module_that_a_document_names_is_there() -> None:
+    """A decision is not written anew when a module moves, but it must not lead nowhere."""
+    homes = (ROOT, ROOT / "dicomnode", ROOT / "workers")
+    pages = [path for path in TRACKED if path.suffix == ".md" and "models" not in path.parts]
+    lost = [
+        f"{_names(page)}: {named}"
+        for page in pages
+        for named in re.findall(r"`((?:\w+/)+\w+\.py)\b", page.read_text(encoding="utf-8"))
+        if not any((home / named).is_file() for home in homes)
+    ]
+    assert lost == []
+
+
 def test_every_decision_is_numbered_and_listed() -> None:
     folder = ROOT / "deploy" / "decisions"
     records = sorted(path.name for path in folder.glob("[0-9]*.md"))
@@ -300,6 +352,24 @@ def test_the_configuration_in_the_readme_is_one(tmp_path: Path) -> None:
     file.write_text(configuration, encoding="utf-8")
     (tmp_path / "models").symlink_to(ROOT / "models")
     assert [route.model for route in config.load(file, {}).routes] == ["hippocampus"]
+
+
+def test_the_pieces_of_configuration_in_the_guide_make_one(tmp_path: Path) -> None:
+    pages = [ROOT / "README.md", ROOT / "deploy" / "guide.md"]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    pieces = [
+        piece for text in texts for piece in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    ]
+    assert len(pieces) > 10
+    file = tmp_path / "node.toml"
+    file.write_text("\n".join(pieces), encoding="utf-8")
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    for name in re.findall(r'"secrets/(\S+)"', file.read_text(encoding="utf-8")):
+        (secrets / name).write_text("https://chat.hospital.example/hooks/1", encoding="utf-8")
+    loaded = config.load(file, {})
+    assert set(loaded.peers) == {"pacs", "ct2", "archive", "viewer"}
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:

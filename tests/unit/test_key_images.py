@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import examples
 import numpy as np
 import phantom
-import pydicom
 import pytest
-from made import Fault, sets
+from made import KEY, Fault, Made, make, sets
 from pydicom import Dataset
 
-from dicomnode import results, volume
-from dicomnode.errors import ResultMismatch
+from dicomnode import volume
 from dicomnode.prediction import LabelMap, Prediction
 from dicomnode.profile import Profile
 from dicomnode.results import plan, regions
 
-KEY = "0123abcd"
-CREATED = datetime(2026, 3, 4, 23, 6, 7, tzinfo=UTC)
 PROFILE = Profile(
     segmentation="none", maps=False, images=False, registrations=False, capture=False,
     regions=False, report=False, key_images=True,
@@ -28,26 +24,16 @@ PROFILE = Profile(
 
 
 def of_phantom(folder: Path, **scan: Any) -> Prediction:
-    written = phantom.write_series(folder, **scan)
-    return Prediction(
-        subject=volume.load(written.files),
-        answers=(LabelMap(output="bodies", array=written.labels),),
-    )
+    return examples.bodies(folder, **scan).prediction
 
 
-def make(prediction: Prediction, folder: Path) -> Path:
-    built = results.build(
-        prediction, bundle=phantom.a_bundle(), key=KEY, created=CREATED, profiles=[PROFILE]
-    )
-    (path,) = results.write(built, folder)
-    check(path, prediction)
-    return path
+def selected(prediction: Prediction, folder: Path) -> Made:
+    return make(folder, prediction, phantom.a_bundle(), profile=PROFILE)
 
 
-def check(path: Path, prediction: Prediction) -> None:
-    results.check(
-        [path], prediction=prediction, bundle=phantom.a_bundle(), key=KEY, profiles=[PROFILE]
-    )
+def document_of(prediction: Prediction, folder: Path) -> Dataset:
+    (document,) = selected(prediction, folder).datasets
+    return document
 
 
 def images(document: Dataset) -> list[tuple[str, int | None]]:
@@ -64,7 +50,7 @@ def test_each_slice_that_something_is_drawn_on_is_named_once_in_order(
     tmp_path: Path, enhanced: bool
 ) -> None:
     prediction = of_phantom(tmp_path / "images", enhanced=enhanced, reversed=True)
-    document = pydicom.dcmread(make(prediction, tmp_path / "results"))
+    document = document_of(prediction, tmp_path / "results")
     found = regions.of(prediction, phantom.a_bundle(), KEY)
     frames = sorted({one.frame for one in found})
     assert len(frames) == 3
@@ -85,12 +71,12 @@ def test_a_slice_with_two_findings_is_named_once(tmp_path: Path) -> None:
     prediction = Prediction(
         subject=volume.load(scan.files), answers=(LabelMap(output="bodies", array=labels),)
     )
-    named = [uid for uid, _ in images(pydicom.dcmread(make(prediction, tmp_path / "results")))]
+    named = [uid for uid, _ in images(document_of(prediction, tmp_path / "results"))]
     assert named == [prediction.volume.sources[n].sop_instance_uid for n in (2, 4)]
 
 
 def test_it_says_what_it_is_and_what_selected_them(tmp_path: Path) -> None:
-    document = pydicom.dcmread(make(of_phantom(tmp_path / "images"), tmp_path / "results"))
+    document = document_of(of_phantom(tmp_path / "images"), tmp_path / "results")
     assert document.SOPClassUID.name == "Key Object Selection Document Storage"
     assert document.Modality == "KO"
     assert document.SeriesNumber == 9009
@@ -111,9 +97,8 @@ def test_it_says_what_it_is_and_what_selected_them(tmp_path: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    prediction = of_phantom(tmp_path / "images")
-    once, again = (make(prediction, tmp_path / name).read_bytes() for name in "ab")
-    assert once == again
+    made = selected(of_phantom(tmp_path / "images"), tmp_path / "results")
+    assert [path.read_bytes() for path in made.files] == made.again()
 
 
 def test_where_nothing_was_found_nothing_is_selected(tmp_path: Path) -> None:
@@ -175,21 +160,12 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prediction, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("made")
-    prediction = of_phantom(folder / "images")
-    return prediction, make(prediction, folder / "results")
+    return selected(of_phantom(folder / "images"), folder / "results")
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_no_fault_passes_the_check(
-    made: tuple[Prediction, Path], tmp_path: Path, case: str
-) -> None:
-    prediction, path = made
-    spoil, reason = FAULTS[case]
-    dataset = pydicom.dcmread(path)
-    spoil(dataset)
-    dataset.save_as(tmp_path / "spoilt.dcm")
-    with pytest.raises(ResultMismatch) as caught:
-        check(tmp_path / "spoilt.dcm", prediction)
-    assert caught.value.reason == reason
+def test_no_fault_passes_the_check(made: Made, tmp_path: Path, case: str) -> None:
+    fault, reason = FAULTS[case]
+    assert made.spoilt(tmp_path, fault).reason() == reason

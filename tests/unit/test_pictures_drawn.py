@@ -14,9 +14,9 @@ import numpy as np
 import phantom
 import pictures
 import pytest
+from examples import output
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
-from pydantic import TypeAdapter
 from pydicom import Dataset
 
 from dicomnode import bundle, results, volume
@@ -50,11 +50,6 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 def finding(label: int, **more: Any) -> dict[str, Any]:
     named = {"label": label, "name": f"Thing {label}", "category": CODE, "type": CODE}
     return named | {"color": "#ff0000"} | more
-
-
-def output(**spec: Any) -> Output:
-    made: Output = TypeAdapter(Output).validate_python(spec)
-    return made
 
 
 KINDS = output(

@@ -13,7 +13,6 @@ from dicomnode.network import association
 from dicomnode.network.serving.places import (
     Counts,
     Limits,
-    LocalPlaces,
     Places,
     SharedPlaces,
     columns,
@@ -99,13 +98,6 @@ def test_the_places_of_a_process_that_died_are_free(
     counts.clear(0)
     assert is_taken(living, "ct1")
     assert not is_taken(living, "ct1")
-
-
-def test_one_process_alone_counts_the_same() -> None:
-    places = LocalPlaces(LIMITS)
-    assert [is_taken(places, "ct1") for _ in range(3)] == [True, True, False]
-    places.give_back("ct1")
-    assert is_taken(places, "ct1")
 
 
 _TAKER = """

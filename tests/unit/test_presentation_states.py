@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import phantom
 import pictures
 import pydicom
 import pytest
-from made import Fault, sets
+from examples import output
+from made import CREATED, KEY, Fault, sets
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 from pydicom import Dataset
 
 from dicomnode import bundle, results, volume
@@ -24,8 +23,6 @@ from dicomnode.profile import Profile
 from dicomnode.results import common, plan, regions
 from dicomnode.results.writing import grayscale
 
-KEY = "0123abcd"
-CREATED = datetime(2026, 3, 4, 23, 6, 7, tzinfo=UTC)
 PROFILE = Profile(
     segmentation="none", maps=False, images=False, registrations=False, capture=False,
     regions=False, report=False, presentation=True,
@@ -37,11 +34,6 @@ CODE = {"value": "39607008", "scheme": "SCT", "meaning": "Lung"}
 def finding(label: int, **more: Any) -> dict[str, Any]:
     named = {"label": label, "name": f"Nodule {label}", "category": CODE, "type": CODE}
     return named | {"color": "#ff8800"} | more
-
-
-def output(**spec: Any) -> Output:
-    made: Output = TypeAdapter(Output).validate_python(spec)
-    return made
 
 
 BOXES = output(kind="boxes", scores="s", coordinates="index", findings=[finding(1), finding(2)])

@@ -1,4 +1,4 @@
-"""What somebody did on the page, or with `dicomnode users`, as audit messages.
+"""What somebody did on the page or the command line, as audit messages.
 
 Some deeds are no matter for a collector: to ask whether a peer answers, to check the configuration.
 """
@@ -24,7 +24,6 @@ from dicomnode.auditing.recorder import Recorder
 #: Where accounts and pages are, for alerts that are about one.
 _PEOPLE = "dicomnode:people/"
 _PAGE = "dicomnode:page"
-_CONFIGURATION = "dicomnode:configuration"
 #: The trail that the page keeps.
 _TRAIL = "dicomnode:page/audit"
 
@@ -201,7 +200,7 @@ def _reloaded(of: _Telling) -> Message | None:
         of.process,
         *([of.performer] if deed.person else []),
         what=codes.SOFTWARE_CONFIGURATION,
-        about=events.file(_CONFIGURATION, said=f"Reloaded: {deed.detail}"),
+        about=events.file(events.CONFIGURATION, said=f"Reloaded: {deed.detail}"),
         at=deed.at,
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, update
 
 from dicomnode.archive import tables
+from dicomnode.pauses import Pauses
 
 
 class Role(StrEnum):
@@ -69,9 +70,8 @@ class Patience:
     def wait_s(self, failures: int) -> float:
         """The wait after so many failures."""
         beyond = failures - self.free
-        return (
-            0.0 if beyond <= 0 else min(self.longest_s, self.first_s * 2.0 ** min(beyond - 1, 30))
-        )
+        pauses = Pauses(first_s=self.first_s, longest_s=self.longest_s)
+        return 0.0 if beyond <= 0 else pauses.after(beyond)
 
 
 def person(tx: Connection, name: str) -> Person | None:

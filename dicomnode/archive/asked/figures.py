@@ -10,12 +10,11 @@ from sqlalchemy import Connection, Table, func, select
 
 from dicomnode.archive import tables
 from dicomnode.archive.journal import Kind
+from dicomnode.archive.work import confirmations
 from dicomnode.archive.work.leases import Task
 from dicomnode.job import DeliveryState, JobState
 
 _QUEUES = {Task.PREDICT: tables.job, Task.DELIVER: tables.delivery}
-# A destination that has yet to say that it keeps what it got has not failed.
-_WAITS_FOR_A_WORD = "awaiting-commitment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +151,11 @@ def delivery_failures(tx: Connection, *, after: int, through: int) -> dict[str, 
     )
     for facts in rows:
         reason = facts.get("reason")
-        if reason and reason != _WAITS_FOR_A_WORD and facts.get("state") != DeliveryState.CONFIRMED:
+        if (
+            reason
+            and reason != confirmations.AWAITING
+            and facts.get("state") != DeliveryState.CONFIRMED
+        ):
             destination = str(facts.get("destination"))
             found[destination] = found.get(destination, 0) + 1
     return found

@@ -14,10 +14,9 @@ from sqlalchemy import ColumnElement, Connection, Integer, and_, cast, func, or_
 from dicomnode.archive import tables
 from dicomnode.archive.journal import Kind
 from dicomnode.archive.studies.outcomes import Outcome
+from dicomnode.archive.work import confirmations
 from dicomnode.job import DeliveryState, JobState
 
-# A destination that has yet to say that it keeps what it got has not failed.
-_WAITS_FOR_A_WORD = "awaiting-commitment"
 _HELD = "held"
 # Arrivals within so many seconds count as one: a study of many associations is one visit.
 SLOT_S = 600
@@ -146,7 +145,7 @@ def _is_stuck() -> ColumnElement[bool]:
     )
     return and_(
         columns.state.in_((DeliveryState.PENDING, DeliveryState.SENDING)),
-        columns.reason != _WAITS_FOR_A_WORD,
+        columns.reason != confirmations.AWAITING,
         tried,
     )
 

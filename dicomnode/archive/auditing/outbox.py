@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, func, select, update
 
 from dicomnode.archive import tables
+from dicomnode.archive.database import in_parts
 from dicomnode.auditing import message as messages
 from dicomnode.auditing.codes import Kind
 from dicomnode.auditing.message import Message
 from dicomnode.auditing.recorder import OPTION, Recorder
 
 _ID = 1
-# Bound parameters in one statement: SQLite allows 32,766, PostgreSQL 65,535.
-_CHUNK = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +108,8 @@ def settle(tx: Connection, ids: Sequence[int], *, at: float) -> None:
 
 def _delete(tx: Connection, ids: Sequence[int]) -> None:
     column = tables.audit_message.c.id
-    for start in range(0, len(ids), _CHUNK):
-        chunk = list(ids[start : start + _CHUNK])
-        tx.execute(tables.audit_message.delete().where(column.in_(chunk)))
+    for part in in_parts(ids):
+        tx.execute(tables.audit_message.delete().where(column.in_(part)))
 
 
 def fail(tx: Connection, *, reason: str, detail: str, at: float) -> None:

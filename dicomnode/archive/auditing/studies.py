@@ -9,9 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from dicomnode.archive import tables
+from dicomnode.archive.database import in_parts
 from dicomnode.auditing.events import Study
-
-_CHUNK = 500
 
 #: Study → SOP class → number of instances.
 Counts = dict[str, dict[str, int]]
@@ -40,11 +39,9 @@ def brought(tx: Connection, association: str) -> list[Study]:
 
 def of_instances(tx: Connection, sop_instance_uids: Collection[str]) -> Counts:
     """How many of some instances are of which SOP class, by study; those that are indexed."""
-    wanted = list(sop_instance_uids)
     every: Counts = defaultdict(dict)
-    for start in range(0, len(wanted), _CHUNK):
-        chunk = wanted[start : start + _CHUNK]
-        for uid, found in _counts(tx, tables.instance.c.sop_instance_uid.in_(chunk)).items():
+    for uids in in_parts(sop_instance_uids):
+        for uid, found in _counts(tx, tables.instance.c.sop_instance_uid.in_(uids)).items():
             for sop_class, count in found.items():
                 every[uid][sop_class] = every[uid].get(sop_class, 0) + count
     return every

@@ -18,7 +18,6 @@ from dicomnode.auditing.message import Participant, Subject
 
 #: Why an association is refused that is a security alert; a node that is full is none.
 ALERTS = frozenset({"wrong-called-ae-title", "unknown-peer", "wrong-host", "tls-handshake-failed"})
-_CONFIGURATION = "dicomnode:configuration"
 _OUTBOX = "dicomnode:audit-messages"
 _NOBODY = "unknown"
 
@@ -190,7 +189,7 @@ def deleted(tx: Connection, study_instance_uid: str, *, at: float) -> None:
 def configuration_changed(tx: Connection, *, at: float) -> None:
     """The node starts with another configuration than it had."""
     said = "The node starts with another configuration than it had."
-    _alert(tx, codes.SOFTWARE_CONFIGURATION, events.file(_CONFIGURATION, said=said), at=at)
+    _alert(tx, codes.SOFTWARE_CONFIGURATION, events.file(events.CONFIGURATION, said=said), at=at)
 
 
 @apart
